@@ -1,0 +1,45 @@
+# make demo | test | lint. Each makes .venv first if it is missing or out of date.
+# Another Python: make test PYTHON=python3.12 (used when .venv is made; rm -rf .venv to change it).
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIN := ulga_d2/installation/detectron2.txt
+DEMO := output/demo
+
+.PHONY: help demo test lint
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo   install, write sample data, train a small ULGA-Swin, evaluate, draw ($(DEMO)/)'
+	@echo 'make test   install, run the tests'
+	@echo 'make lint   install, check style and format'
+
+# Each run starts anew, on the same data.
+demo: $(DEMO)/datasets/.ready
+	@rm -rf $(filter-out $(DEMO)/datasets,$(wildcard $(DEMO)/*))
+	DETECTRON2_DATASETS=$(DEMO)/datasets $(RUN) train_net.py --config-file configs/demo.yaml OUTPUT_DIR $(DEMO)
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest
+
+lint: $(VENV)/.ready
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+# Written once; a write that was interrupted is begun anew.
+$(DEMO)/datasets/.ready: | $(VENV)/.ready
+	@rm -rf $(DEMO)/datasets
+	$(VENV)/bin/ulga sample brain_tumor $(DEMO)/datasets/brain_tumor --num-train 400 --num-val 100 --size 128 --difficulty easy
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml constraints.txt $(PIN)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo 'error: Python 3.10 or newer is needed as $(PYTHON); name another: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'error: $(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv'; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --quiet --retries 5 --constraint constraints.txt --editable '.[dev]'
+	$(VENV)/bin/ulga install-detectron2
+	$(VENV)/bin/ulga doctor
+	@touch $@

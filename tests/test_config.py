@@ -1,0 +1,149 @@
+"""Every shipped YAML, and what a user reads about a wrong one."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import CONFIGS, tiny_options
+from detectron2.modeling import build_model
+from fvcore.common.config import CfgNode as PlainCfgNode
+
+from ulga_d2 import get_cfg
+from ulga_d2.backbone.swin import SwinTransformer
+from ulga_d2.config import leaf_keys, merge_config
+from ulga_d2.engine.launch import check_config, run
+from ulga_d2.errors import UserError
+from ulga_d2.interaction.acp import AggressiveConvPooling
+from ulga_d2.interaction.cat import ConceptualAttentionTransformation
+
+LEAVES = sorted(path for path in CONFIGS.glob("*.yaml"))
+NAMED_LEAVES = [path for path in LEAVES if path.stem != "demo"]
+VARIANTS = {"baseline": [], "acp": ["acp"], "cat": ["cat"], "ulga": ["acp", "cat"]}
+
+
+def load(path: Path, *opts: str):
+    cfg = get_cfg()
+    merge_config(cfg, str(path), list(opts))
+    check_config(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_every_leaf_loads_safely_and_builds(path):
+    cfg = load(path, "MODEL.DEVICE", "meta")
+    with torch.device("meta"):
+        model = build_model(cfg)
+    levels = cfg.MODEL.RETINANET.IN_FEATURES
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES) == len(levels)
+    assert set(levels) <= set(model.backbone.output_shape())
+
+
+@pytest.mark.parametrize("path", NAMED_LEAVES, ids=lambda path: path.stem)
+def test_a_leafs_name_agrees_with_its_contents(path):
+    name = path.stem.removesuffix("_nano")
+    data_set, backbone, variant = name.rsplit("_", 2)
+    cfg = load(path)
+    assert cfg.DATASETS.TRAIN[0] == f"{data_set}_train"
+    assert cfg.MODEL.BACKBONE.NAME == f"build_retinanet_ulga_{backbone}_fpn_backbone"
+    assert cfg.MODEL.ULGA.INTERACTIONS == VARIANTS[variant]
+    assert cfg.OUTPUT_DIR == f"output/{path.stem}"
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
+def test_no_yaml_states_the_number_of_classes_or_needs_a_tag(path):
+    merged = PlainCfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+    assert "NUM_CLASSES" not in str(merged)
+    assert "CLASS_NAMES" not in str(merged)
+
+
+@pytest.mark.parametrize(
+    ("node", "module"),
+    [
+        ("SWIN", SwinTransformer),
+        ("ACP", AggressiveConvPooling),
+        ("CAT", ConceptualAttentionTransformation),
+    ],
+)
+def test_a_nodes_keys_are_the_constructors_arguments(node, module):
+    keys = {key.lower() for key in get_cfg().MODEL.ULGA[node]}
+    assert keys <= set(inspect.signature(module.__init__).parameters)
+
+
+def test_get_cfg_can_be_called_twice_and_registers_once():
+    first, second = get_cfg(), get_cfg()
+    assert list(leaf_keys(first)) == list(leaf_keys(second))
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.EPOCHS", "3"], r"unknown config key SOLVER\.EPOCHS; .*SOLVER\.NUM_EPOCHS"),
+        (["MODEL.ULGA.ACP.LAYERS", "3"], r"MODEL\.ULGA\.ACP\.NUM_LAYERS"),
+        (["MODEL.ULGA.SWIN.MLP_RATIO", "7"], r"MLP_RATIO takes a float, like 4\.0; 7 is a int"),
+        (["MODEL.ULGA.INTERACTIONS", "[acp]"], r"takes a list, like \['acp', 'cat'\]"),
+        (["SOLVER.BASE_LR"], r"come in pairs of KEY VALUE"),
+        (["SEED", "-1"], r"SEED is -1; .* give 0 or more"),
+        (["DATALOADER.ASPECT_RATIO_GROUPING", "True"], r"ASPECT_RATIO_GROUPING must be False"),
+        (["INPUT.SQUARE_SIZE", "100"], r"SQUARE_SIZE is 100; give a multiple of 32"),
+        (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value"], r"CLIP_TYPE is 'value'; only 'full_model'"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_the_cure(opts, message):
+    with pytest.raises(UserError, match=message):
+        load(CONFIGS / "brain_tumor_swin_ulga.yaml", *opts)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("MODEL:\n  ULGA:\n    INTERACTION: []\n", r"did you mean MODEL\.ULGA\.INTERACTIONS"),
+        ("MODEL: [1\n", r"not valid YAML"),
+        ("- a\n", r"must hold nested `KEY: value` lines"),
+        ("_BASE_: nothing.yaml\n", r"nothing\.yaml"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_cure(tmp_path, content, message):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load(file)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!python/object/apply:os.system ['touch {0}']",
+        "!!python/name:os.system",
+        "!!python/module:os",
+        "!!python/object/new:os.system ['touch {0}']",
+    ],
+)
+def test_a_python_tag_is_refused_and_never_executed(tmp_path, tag, capsys):
+    canary = tmp_path / "canary"
+    file = tmp_path / "tag.yaml"
+    file.write_text(f"OUTPUT_DIR: {tag.format(canary)}\n")
+    assert run(["--config-file", str(file)]) == 2
+    message = capsys.readouterr().err
+    assert "never run code" in message and "Traceback" not in message
+    assert not canary.exists()
+
+
+def test_a_misspelt_variant_names_the_valid_ones(tmp_path, sample_data, capsys):
+    options = tiny_options(tmp_path, MODEL__ULGA__INTERACTIONS="['apc','cat']")
+    assert run(["--config-file", str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml"), *options]) == 2
+    message = capsys.readouterr().err
+    assert "MODEL.ULGA.INTERACTIONS" in message and "acp" in message
+
+
+def test_a_misspelt_leaf_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match=r"did you mean .*brain_tumor_swin_ulga\.yaml"):
+        load(CONFIGS / "brain_tumor_swin_ulgaa.yaml")
+
+
+def test_the_written_config_is_plain_yaml():
+    assert yaml.safe_load(get_cfg().dump())["MODEL"]["ULGA"]["INTERACTIONS"] == []

@@ -1,0 +1,40 @@
+"""ULGA for detectron2: token interaction by ACP and CAT (arXiv:2412.18778) before self-attention.
+
+Importing this package imports nothing heavy. `get_cfg` and `add_ulga_config` register backbones and
+data sets, once; every entry point starts from one of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+__all__ = ["__version__", "add_ulga_config", "get_cfg"]
+
+
+def get_cfg() -> CfgNode:
+    """Return detectron2's default config with this project's keys, everything registered."""
+    from detectron2.config import get_cfg as get_detectron2_cfg
+
+    cfg = get_detectron2_cfg()
+    add_ulga_config(cfg)
+    return cfg
+
+
+def add_ulga_config(cfg: CfgNode) -> None:
+    """Add this project's keys to `cfg` in place and register its backbones and data sets, once."""
+    from .config import add_keys
+
+    add_keys(cfg)
+    _register()
+
+
+def _register() -> None:
+    from .backbone import build  # noqa: F401  (its decorators fill BACKBONE_REGISTRY)
+    from .data.builtin import register_all
+
+    register_all()

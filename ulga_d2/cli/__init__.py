@@ -1,0 +1,1 @@
+"""The `ulga` command: one thin file a subcommand (read the arguments, call, print)."""

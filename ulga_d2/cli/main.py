@@ -1,0 +1,73 @@
+"""The `ulga` command: finds the subcommand and imports only that one's needs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from ..errors import UserError
+from ..version import __version__
+
+Run = Callable[[argparse.Namespace], int]
+
+# The module of a subcommand has its name, with "_" for "-"; it has add_parser(subparsers), which
+# takes its help line from here, and run(args) -> exit code.
+COMMANDS = {
+    "doctor": "check that training can work here; under each problem, the command that cures it",
+    "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
+    "sample": "write a synthetic data set in a real one's layout",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return its exit code, 2 for the user's error, 130 when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        return _fail(_unknown_message(command))
+    parser, run = _build_parser(command)
+    args = parser.parse_args(words)
+    if run is None:
+        parser.print_help()
+        return 0
+    try:
+        return run(args)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+
+
+def _build_parser(command: str | None) -> tuple[argparse.ArgumentParser, Run | None]:
+    parser = argparse.ArgumentParser(
+        prog="ulga", description="Tools around training with ULGA. To train: train_net.py."
+    )
+    parser.add_argument("--version", action="version", version=f"ulga_d2 {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    run = None
+    for name, text in COMMANDS.items():
+        if name == command:
+            module = importlib.import_module("." + name.replace("-", "_"), __package__)
+            module.add_parser(subparsers)
+            run = module.run
+        else:
+            subparsers.add_parser(name, help=text)
+    return parser, run
+
+
+def _unknown_message(command: str) -> str:
+    near = difflib.get_close_matches(command, COMMANDS, n=1)
+    cure = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}."
+    return f"unknown command {command}; {cure}"
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

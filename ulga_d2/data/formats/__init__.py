@@ -1,0 +1,1 @@
+"""Strict readers, one annotation format a file."""

@@ -1,0 +1,126 @@
+"""Make detectron2's record of one image from checked boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from detectron2.structures import BoxMode
+
+from .report import DataReport
+
+# A clipped box is kept if each side is at least this long (pixels) ...
+MIN_CLIPPED_SIDE = 1.0
+# ... and this share of its area is left.
+MIN_AREA_LEFT = 0.2
+# Overhang below this (pixels) is rounding of the annotation file, not worth a report.
+ROUNDING = 0.01
+
+
+@dataclass(frozen=True)
+class Box:
+    """One annotated box as the file states it.
+
+    Attributes:
+        xyxy: left, top, right, bottom; absolute pixels, half-open, possibly outside the image.
+        category_id: class number, contiguous from 0.
+        place: file and line or record, for reports.
+        iscrowd: COCO's flag for a box around a group.
+    """
+
+    xyxy: tuple[float, float, float, float]
+    category_id: int
+    place: str
+    iscrowd: int = 0
+
+
+@dataclass(frozen=True)
+class LoadedSplit:
+    """One split of a data set: its records, its class names, and what reading it found."""
+
+    records: list[dict]
+    class_names: tuple[str, ...]
+    report: DataReport
+
+
+def make_record(
+    *,
+    file_name: str,
+    image_id: int | str,
+    size: tuple[int, int],
+    boxes: Iterable[Box],
+    class_names: tuple[str, ...],
+    report: DataReport,
+) -> dict:
+    """Return one image as a detectron2 dict; bad boxes are mended or dropped, and counted.
+
+    Args:
+        file_name: full path of the image.
+        image_id: unique within the split.
+        size: (height, width) in pixels, as `read_image` returns the image.
+        boxes: the image's boxes, possibly none.
+        class_names: names by class number, for the counts.
+        report: takes the counts, in place.
+    """
+    annotations = _annotations(boxes, size, report)
+    for annotation in annotations:
+        report.boxes[class_names[annotation["category_id"]]] += 1
+    report.images += 1
+    report.empty_images += not annotations
+    return {
+        "file_name": file_name,
+        "image_id": image_id,
+        "height": size[0],
+        "width": size[1],
+        "annotations": annotations,
+    }
+
+
+def _annotations(boxes: Iterable[Box], size: tuple[int, int], report: DataReport) -> list[dict]:
+    annotations = []
+    seen = set()
+    for box in boxes:
+        key = (box.category_id, box.xyxy, box.iscrowd)
+        if key in seen:
+            report.note("exact duplicates dropped", box.place)
+            continue
+        seen.add(key)
+        xyxy = _inside(box, size, report)
+        if xyxy is None:
+            continue
+        annotations.append(
+            {
+                "bbox": xyxy,
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": box.category_id,
+                "iscrowd": box.iscrowd,
+            }
+        )
+    return annotations
+
+
+def _inside(box: Box, size: tuple[int, int], report: DataReport) -> list[float] | None:
+    """Return the part of the box inside the image, or None where too little of it is left."""
+    height, width = size
+    x0, y0, x1, y1 = box.xyxy
+    if not all(math.isfinite(value) for value in box.xyxy):
+        report.note("boxes with a number that is not finite dropped", box.place)
+        return None
+    if x1 <= x0 or y1 <= y0:
+        report.note("boxes without area dropped", box.place)
+        return None
+    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
+    side_x, side_y = clipped[2] - clipped[0], clipped[3] - clipped[1]
+    if side_x <= 0 or side_y <= 0:
+        report.note("boxes outside the image dropped", box.place)
+        return None
+    overhang = max(abs(a - b) for a, b in zip(clipped, box.xyxy, strict=True))
+    if overhang <= ROUNDING:
+        return clipped
+    left = side_x * side_y / ((x1 - x0) * (y1 - y0))
+    if min(side_x, side_y) < MIN_CLIPPED_SIDE or left < MIN_AREA_LEFT:
+        report.note("boxes nearly outside the image dropped", box.place)
+        return None
+    report.note("boxes clipped to the image", box.place)
+    return clipped

@@ -1,0 +1,1 @@
+"""What turns a config into a run: data order, optimizer, checkpoints, the loop, the launcher."""

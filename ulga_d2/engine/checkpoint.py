@@ -1,0 +1,112 @@
+"""Checkpoints that are written whole or not at all, and loaded without running code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+LAST_CHECKPOINT = (
+    "last_checkpoint"  # detectron2's name: a text file that holds the latest's file name
+)
+FORMAT = "ulga_d2 checkpoint 1"
+
+
+def save_checkpoint(folder: str | Path, name: str, state: dict[str, Any]) -> Path:
+    """Write `state` to `folder/name`, then point `last_checkpoint` at it; each replaces atomically.
+
+    A kill or a full disk at any moment leaves the previous checkpoint in force.
+    """
+    path = Path(folder) / name
+    with _replacing(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+    with _replacing(Path(folder) / LAST_CHECKPOINT) as temporary:
+        temporary.write_text(name)
+    return path
+
+
+class _replacing:
+    """Write to a temporary file; on success flush it to disk and rename it to `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.temporary = path.with_name(path.name + ".tmp")
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, error_type: type | None, *_: object) -> None:
+        if error_type is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        with open(self.temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.temporary, self.path)
+
+
+def last_checkpoint(folder: str | Path) -> Path | None:
+    """Return the path that `last_checkpoint` names, or None if the folder holds no checkpoint."""
+    pointer = Path(folder) / LAST_CHECKPOINT
+    if not pointer.is_file():
+        return None
+    path = Path(folder) / pointer.read_text().strip()
+    if not path.is_file():
+        raise UserError(
+            f"{pointer} names {path}, which does not exist; restore it or delete {pointer}"
+        )
+    return path
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; only tensors and plain containers are admitted.
+
+    Raises:
+        UserError: a missing or damaged file, one that would need code to load, or not ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"checkpoint {path} cannot be read as plain tensors: {reason} It is damaged, or it "
+            "holds Python objects, which are never loaded because that would run code."
+        ) from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this project (no '{FORMAT}' mark in it)")
+    return state
+
+
+def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> None:
+    """Load the checkpoint's weights; every name and shape must match.
+
+    Raises:
+        UserError: the model of the config is another than the checkpoint's.
+    """
+    try:
+        model.load_state_dict(state["model"], strict=True)
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        listed = "\n".join(line[:300] for line in lines[1:6])
+        raise UserError(
+            f"the weights in {place} do not fit the model of this config:\n{listed}\n"
+            "Evaluate and resume with the run's own config.yaml."
+        ) from None
+
+
+def remove_old(folder: str | Path, keep: int) -> None:
+    """Delete all but the latest `keep` periodic checkpoints of a run."""
+    periodic = sorted(Path(folder).glob("model_[0-9]*.pth"))
+    for path in periodic[: max(0, len(periodic) - max(1, keep))]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""Many processes: NCCL with one GPU each, or gloo on CPUs."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.utils import comm
+
+from ..errors import UserError
+
+
+def launch_processes(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> int:
+    """Call `main(args)` in each of this machine's processes; return the exit code of the run.
+
+    detectron2's own launcher is not used because a user's error in one of its children ends in a
+    traceback.
+    """
+    if args.num_machines > 1 and args.dist_url == "auto":
+        raise UserError(
+            "--num-machines > 1 needs --dist-url tcp://HOST:PORT, equal on every machine"
+        )
+    if torch.cuda.is_available() and args.num_gpus > torch.cuda.device_count():
+        raise UserError(
+            f"--num-gpus {args.num_gpus}, but this machine has {torch.cuda.device_count()}"
+        )
+    url = args.dist_url
+    if url == "auto":
+        url = f"tcp://127.0.0.1:{_free_port()}"
+    try:
+        mp.start_processes(
+            _work, nprocs=args.num_gpus, args=(main, args, url), start_method="spawn"
+        )
+    except mp.ProcessExitedException as error:
+        return error.exit_code
+    return 0
+
+
+def _work(local_rank: int, main: Callable, args: argparse.Namespace, url: str) -> None:
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group(
+        backend="nccl" if has_gpu else "gloo",
+        init_method=url,
+        world_size=args.num_machines * args.num_gpus,
+        rank=args.machine_rank * args.num_gpus + local_rank,
+    )
+    comm.create_local_process_group(args.num_gpus)
+    try:
+        main(args)
+    except UserError as error:
+        if comm.is_main_process():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    finally:
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

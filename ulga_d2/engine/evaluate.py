@@ -1,0 +1,52 @@
+"""Evaluation of a model on the run's test sets, with the picture of what it detects."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detectron2.evaluation import inference_on_dataset
+from detectron2.utils import comm
+from torch import nn
+
+from ..data.image import read_image
+from ..evaluation.detection import DetectionEvaluator
+from ..evaluation.picture import draw_predictions
+from .loader import TestLoader
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from .datasets import RunData
+
+logger = logging.getLogger(__name__)
+
+PICTURE = "predictions.png"
+
+
+def evaluate(cfg: CfgNode, model: nn.Module, data: RunData) -> dict[str, Any]:
+    """Evaluate on every set of DATASETS.TEST; write `inference/` and `predictions.png`.
+
+    With one set the results are `{"bbox": {...}, "agnostic": {...}}` and lie in `inference/`; with
+    several they stand under each set's name and lie in `inference/<name>/`. Every rank takes part;
+    the main one gets the results, the others an empty dict.
+    """
+    results: dict[str, Any] = {}
+    only_one = len(data.test) == 1
+    for name, records in data.test.items():
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / ("" if only_one else name)
+        loader = TestLoader(cfg, records)
+        evaluator = DetectionEvaluator(name, str(folder))
+        of_this_set = inference_on_dataset(model, loader, evaluator)
+        if comm.is_main_process():
+            picture = Path(cfg.OUTPUT_DIR) / (PICTURE if only_one else f"{name}_{PICTURE}")
+            _draw(records, folder, data.class_names, picture)
+            results.update(of_this_set if only_one else {name: of_this_set})
+    return results
+
+
+def _draw(records: list[dict], folder: Path, class_names: tuple[str, ...], picture: Path) -> None:
+    predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+    draw_predictions(records, predictions, class_names, str(picture), read_image=read_image)

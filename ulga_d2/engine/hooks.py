@@ -1,0 +1,57 @@
+"""Hooks of the training loop: saving, evaluating, writing the curves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from .checkpoint import remove_old, save_checkpoint
+
+
+class CheckpointHook(HookBase):
+    """Save the trainer's state every `period` iterations and after the last one.
+
+    Every rank takes part in collecting the state; the main one writes.
+    """
+
+    def __init__(self, collect: Callable[[], dict], folder: str, *, period: int, keep: int) -> None:
+        self._collect = collect
+        self._folder = folder
+        self._period = period
+        self._keep = keep
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        is_last = done == self.trainer.max_iter
+        if done % self._period and not is_last:
+            return
+        state = self._collect()
+        if comm.is_main_process():
+            name = "model_final.pth" if is_last else f"model_{done:07d}.pth"
+            save_checkpoint(self._folder, name, state)
+            remove_old(self._folder, self._keep)
+
+
+def drop_lines_from(metrics_file: str, iteration: int) -> None:
+    """Cut from a metrics file what an interrupted run wrote at or after `iteration`.
+
+    A resumed run writes those iterations again; a half-written last line goes with them.
+    """
+    if not os.path.isfile(metrics_file):
+        return
+    kept = []
+    with open(metrics_file, encoding="utf-8") as file:
+        for line in file:
+            try:
+                if json.loads(line)["iteration"] < iteration:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                continue
+    temporary = metrics_file + ".tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.writelines(kept)
+    os.replace(temporary, metrics_file)

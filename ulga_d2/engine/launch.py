@@ -1,0 +1,189 @@
+"""From the command line to a run: arguments, checked set-up, processes, the closing table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of detectron2's training flags, with their meaning there."""
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate a detector.",
+        epilog="example: python train_net.py --config-file configs/brain_tumor_swin_ulga.yaml "
+        "SOLVER.IMS_PER_BATCH 8",
+    )
+    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR's checkpoint")
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="evaluate MODEL.WEIGHTS, or with --resume the last checkpoint, and stop",
+    )
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        help="processes on this machine: one a GPU, or CPU processes where there is none",
+    )
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="from 0, unique per machine")
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        help="tcp://HOST:PORT of machine 0; auto finds a free port on one machine",
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides"
+    )
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Parse, launch one or many processes, and return the exit code: 0, 2 (user's error) or 130."""
+    args = argument_parser().parse_args(argv)
+    try:
+        if args.num_gpus * args.num_machines > 1:
+            from .distributed import launch_processes
+
+            return launch_processes(main, args)
+        main(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Train or evaluate as `args` says, in this process; return the last evaluation's results.
+
+    Raises:
+        UserError: anything in the arguments, the config, the data or the machine that the user can
+            mend; found before any long work wherever possible.
+    """
+    from detectron2.utils import comm
+
+    start = time.perf_counter()
+    cfg, data, state = setup(args)
+    if args.eval_only:
+        results = _evaluate_only(cfg, data, state)
+    else:
+        from .trainer import Trainer
+
+        results = Trainer(cfg, data, state if args.resume else None).train()
+    if comm.is_main_process():
+        _log_summary(cfg, results, time.perf_counter() - start)
+    return results
+
+
+def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None]:
+    """Read the config, check it and the folder, load the data, resolve what depends on them.
+
+    Returns:
+        The frozen config, the run's data, and the checkpoint that --resume or --eval-only asks for.
+    """
+    from .. import get_cfg
+    from ..config import merge_config
+    from .datasets import check_same_classes, load_run_data, resolve_classes
+    from .device import resolve_device
+    from .optimizer import resolve_schedule
+    from .run_folder import open_run_folder, read_state, write_config
+
+    if not args.config_file:
+        raise UserError("no config: give --config-file, for example one of configs/*.yaml")
+    cfg = get_cfg()
+    merge_config(cfg, args.config_file, args.opts)
+    check_config(cfg)
+    open_run_folder(cfg, args)
+    resolve_device(cfg)
+    state, place = read_state(cfg, args)
+    data = load_run_data(cfg, with_training=not args.eval_only)
+    if state is not None:
+        check_same_classes({"the data": data.class_names, str(place): tuple(state["class_names"])})
+    resolve_classes(cfg, data.class_names)
+    if not args.eval_only:
+        resolve_schedule(cfg, len(data.train))
+    cfg.freeze()
+    if not args.eval_only:
+        write_config(cfg)
+    return cfg, data, state
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse values that no run can work with.
+
+    Raises:
+        UserError: naming the key and the values that are valid.
+    """
+    if cfg.SEED < 0:
+        raise UserError(f"SEED is {cfg.SEED}; data order is a function of it, so give 0 or more")
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+        raise UserError(
+            "DATALOADER.ASPECT_RATIO_GROUPING must be False: it would make a batch depend on what "
+            "the loader read before, and a resumed run would differ"
+        )
+    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE != "full_model":
+        raise UserError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE!r}; only "
+            "'full_model' (one norm over all gradients) is built"
+        )
+    if cfg.INPUT.SQUARE_SIZE < 32 or cfg.INPUT.SQUARE_SIZE % 32:
+        raise UserError(f"INPUT.SQUARE_SIZE is {cfg.INPUT.SQUARE_SIZE}; give a multiple of 32")
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.ACCUMULATION_STEPS < 1:
+        raise UserError("SOLVER.IMS_PER_BATCH and SOLVER.ACCUMULATION_STEPS must be 1 or more")
+
+
+def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
+    from .checkpoint import load_weights
+    from .evaluate import evaluate
+    from .trainer import build_seeded_model
+
+    model = build_seeded_model(cfg)
+    load_weights(model, state, "the checkpoint to evaluate")
+    return evaluate(cfg, model, data)
+
+
+def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
+    """Log the closing table: one row a test set, the cost of the run, and where the picture is."""
+    import resource
+
+    import torch
+    from tabulate import tabulate
+
+    from .evaluate import PICTURE
+
+    by_set = {cfg.DATASETS.TEST[0]: results} if "bbox" in results else results
+    columns = ("AP", "AP50", "AP75", "AR100")
+    rows = [
+        [
+            name,
+            *(of_set.get("bbox", {}).get(column) for column in columns),
+            of_set.get("agnostic", {}).get("AP"),
+            seconds,
+        ]
+        for name, of_set in by_set.items()
+    ]
+    headers = ["data set", "AP", "AP50", "AP75", "AR@100", "class-agnostic AP", "seconds"]
+    table = tabulate(rows, headers, floatfmt=".1f", missingval="undefined", tablefmt="pipe")
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    logger = logging.getLogger(__name__)
+    logger.info("results\n%s", table)
+    logger.info("peak memory %d MiB; run folder %s", peak >> 20, cfg.OUTPUT_DIR)
+    pictures = sorted(Path(cfg.OUTPUT_DIR).glob(f"*{PICTURE}"))
+    logger.info("picture: %s", ", ".join(str(p) for p in pictures))

@@ -1,0 +1,77 @@
+"""AdamW with the usual decay exemptions, and a schedule that is counted in epochs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+# Tables that place or name tokens: decay would shrink them without simplifying the function.
+# Compared with the LAST part of a parameter's name, and in no other way.
+NO_DECAY_NAMES = frozenset(
+    {"relative_position_bias_table", "pos_embed", "rel_pos_h", "rel_pos_w", "concept_embed"}
+)
+WARMUP_SHARE = 0.05  # the warm-up never takes a larger share of the run than this
+
+
+def resolve_schedule(cfg: CfgNode, num_images: int) -> None:
+    """Turn SOLVER.NUM_EPOCHS into iterations, in place, and log the result.
+
+    Sets MAX_ITER, STEPS and WARMUP_ITERS; with NUM_EPOCHS = 0 they stay as given. An epoch is
+    ceil(num_images / IMS_PER_BATCH) iterations; CHECKPOINT_PERIOD 0 becomes one epoch.
+    """
+    solver = cfg.SOLVER
+    epoch = math.ceil(num_images / solver.IMS_PER_BATCH)
+    if solver.NUM_EPOCHS < 0:
+        raise UserError(
+            f"SOLVER.NUM_EPOCHS is {solver.NUM_EPOCHS}; give 1 or more, or 0 for MAX_ITER"
+        )
+    if solver.NUM_EPOCHS:
+        solver.MAX_ITER = epoch * solver.NUM_EPOCHS
+        solver.STEPS = tuple(round(share * solver.MAX_ITER) for share in solver.STEP_FRACTIONS)
+        solver.WARMUP_ITERS = min(solver.WARMUP_ITERS, round(WARMUP_SHARE * solver.MAX_ITER))
+    if solver.CHECKPOINT_PERIOD <= 0:
+        solver.CHECKPOINT_PERIOD = epoch
+    logger.info(
+        "schedule: %d iterations (%.1f epochs of %d images at batch %d), warm-up %d, %s",
+        solver.MAX_ITER,
+        solver.MAX_ITER / epoch,
+        num_images,
+        solver.IMS_PER_BATCH,
+        solver.WARMUP_ITERS,
+        f"rate x{solver.GAMMA} at {list(solver.STEPS)}"
+        if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
+        else solver.LR_SCHEDULER_NAME,
+    )
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Tell whether weight decay acts on a parameter.
+
+    It acts on matrices and kernels. Vectors are exempt (biases, gates and the weights of every
+    norm, whichever library's class it is), and so are the tables in `NO_DECAY_NAMES`.
+    """
+    return parameter.ndim > 1 and name.rsplit(".", 1)[-1] not in NO_DECAY_NAMES
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.AdamW:
+    """Build AdamW over the model's trainable parameters: one group with decay, one without."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for n, p in named if decays(n, p)],
+            "weight_decay": cfg.SOLVER.WEIGHT_DECAY,
+        },
+        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=cfg.SOLVER.BASE_LR, betas=(0.9, 0.999))

@@ -1,0 +1,96 @@
+"""The folder of a run: opened with checks, its log, its config, the checkpoint it goes on from."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torchvision
+from detectron2 import __version__ as detectron2_version
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..errors import UserError
+from ..version import __version__
+from .checkpoint import last_checkpoint, load_checkpoint
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Make OUTPUT_DIR, start its log, and refuse to write over another run.
+
+    Raises:
+        UserError: a folder that cannot be written, or one that holds a run which is neither resumed
+            nor evaluated.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write_test_{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR {folder} cannot be written ({error.strerror}); name another folder"
+        ) from None
+    found = last_checkpoint(folder)
+    if found and not (args.resume or args.eval_only):
+        raise UserError(
+            f"OUTPUT_DIR {folder} already holds a run ({found.name}). Add --resume to go on with "
+            "it, or give another OUTPUT_DIR"
+        )
+    for name in ("fvcore", "detectron2", "ulga_d2"):
+        setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
+    logger.info(
+        "ulga_d2 %s, Python %s, torch %s, torchvision %s, detectron2 %s, %d processes x %d threads",
+        __version__,
+        platform.python_version(),
+        torch.__version__,
+        torchvision.__version__,
+        detectron2_version,
+        comm.get_world_size(),
+        torch.get_num_threads(),
+    )
+    logger.info("config %s, options: %s", args.config_file, " ".join(args.opts) or "none")
+
+
+def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] | None, Path | None]:
+    """Load the checkpoint that the flags ask for; return it with its path, or (None, None).
+
+    Raises:
+        UserError: --resume with nothing to resume, or --eval-only without weights.
+    """
+    if args.resume:
+        path = last_checkpoint(cfg.OUTPUT_DIR)
+        if path is None:
+            raise UserError(
+                f"--resume: {cfg.OUTPUT_DIR} holds no checkpoint; leave --resume out to start, or "
+                "give the OUTPUT_DIR of the run to go on with"
+            )
+    elif cfg.MODEL.WEIGHTS:
+        path = Path(cfg.MODEL.WEIGHTS)
+    elif args.eval_only:
+        raise UserError(
+            "--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth, or --resume for "
+            "the last checkpoint in OUTPUT_DIR"
+        )
+    else:
+        return None, None
+    state = load_checkpoint(path)
+    logger.info("read %s (iteration %d)", path, state["iteration"])
+    return state, path
+
+
+def write_config(cfg: CfgNode) -> None:
+    """Write the resolved config to `config.yaml`, from which the run can be repeated."""
+    if comm.is_main_process():
+        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump(), encoding="utf-8")

@@ -1,0 +1,102 @@
+"""Position-addressed sampling: which image stands where in the run, and how it is augmented.
+
+Position p counts the images of a run from 0, over all ranks and epochs. The image at p and its
+augmentation depend on (seed, p) alone: not on the worker that reads it, on the number of workers or
+ranks, or on what came before. So a resumed run sees exactly what the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from ..errors import UserError
+
+_ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """Return the order of the images in an epoch: a permutation of `range(length)`."""
+    generator = np.random.default_rng([seed, _ORDER_STREAM, epoch])
+    return generator.permutation(length)
+
+
+@contextlib.contextmanager
+def numpy_seeded(*key: int) -> Iterator[None]:
+    """Seed numpy's global generator (detectron2's augmentations draw from it), then put it back."""
+    state = np.random.get_state()
+    np.random.seed(np.random.SeedSequence(key).generate_state(4))
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+class PositionDataset(Dataset):
+    """The images of a run, addressed by position.
+
+    A `UserError` in the mapper is returned instead of raised, so that it crosses a worker's border
+    as one message and not as a traceback; the loader's reader raises it.
+    """
+
+    def __init__(self, records: list[dict], mapper: Callable[[dict], dict], seed: int) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, position: int) -> dict | UserError:
+        epoch, offset = divmod(position, len(self.records))
+        index = epoch_order(self.seed, epoch, len(self.records))[offset]
+        with numpy_seeded(self.seed, _AUGMENTATION_STREAM, position):
+            try:
+                return self.mapper(self.records[index])
+            except UserError as error:
+                return error
+
+
+class PositionSampler(Sampler):
+    """Positions of one rank's images, from a given iteration to the end of the run.
+
+    The images of iteration i are the positions [i * total_batch, (i + 1) * total_batch). They
+    are cut into `accumulation_steps` micro-batches, and each of these into one part a rank: the
+    same images make a step, whatever the number of ranks and micro-batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_batch: int,
+        accumulation_steps: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start_iter: int = 0,
+        max_iter: int,
+    ) -> None:
+        parts = accumulation_steps * world_size
+        if total_batch % parts:
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH ({total_batch}) must be a multiple of "
+                f"SOLVER.ACCUMULATION_STEPS ({accumulation_steps}) x number of "
+                f"processes ({world_size}) = {parts}"
+            )
+        self.total_batch = total_batch
+        self.batch_size = total_batch // parts
+        self.accumulation_steps = accumulation_steps
+        self.rank = rank
+        self.world_size = world_size
+        self.iterations = range(start_iter, max_iter)
+
+    def __len__(self) -> int:
+        return len(self.iterations) * self.accumulation_steps * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        for iteration in self.iterations:
+            for micro in range(self.accumulation_steps):
+                part = micro * self.world_size + self.rank
+                first = iteration * self.total_batch + part * self.batch_size
+                yield from range(first, first + self.batch_size)

@@ -1,0 +1,221 @@
+"""The training loop: detectron2's hooks and events around a step that runs on CPU and GPU alike."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from detectron2.engine import TrainerBase, hooks
+from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    JSONWriter,
+    TensorboardXWriter,
+)
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import UserError
+from .checkpoint import load_weights
+from .evaluate import evaluate
+from .hooks import CheckpointHook, drop_lines_from
+from .loader import build_train_loader
+from .optimizer import build_optimizer
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from .datasets import RunData
+
+logger = logging.getLogger(__name__)
+
+_STEP_STREAM = 2  # beside the streams of the sampler
+WRITE_PERIOD = 20  # iterations between two lines of progress
+
+
+class Trainer(TrainerBase):
+    """Train a detector as the config says.
+
+    A step is a function of (seed, iteration, weights and optimizer state): torch's generators are
+    seeded anew in each, so a checkpoint needs no generator state and a resumed run repeats the
+    uninterrupted one.
+
+    Args:
+        cfg: a resolved config (see `launch.setup`).
+        data: the run's records.
+        state: a checkpoint to resume from, or None to start.
+    """
+
+    def __init__(self, cfg: CfgNode, data: RunData, state: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.data = data
+        self.model = build_seeded_model(cfg)
+        self.optimizer = build_optimizer(cfg, self.model)
+        self.scheduler = build_lr_scheduler(cfg, self.optimizer)
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        if state is not None:
+            self._load_state(state)
+        self.replica = _distribute(self.model)
+        self.device_type = cfg.MODEL.DEVICE.split(":")[0]
+        self.results: dict[str, Any] = {}
+        self.register_hooks(self._hooks_in_order())
+
+    def _hooks_in_order(self) -> list[hooks.HookBase]:
+        cfg = self.cfg
+        period = cfg.SOLVER.CHECKPOINT_PERIOD
+        ordered = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),  # steps the schedule, so it stands before the checkpoint
+            CheckpointHook(
+                self.state, cfg.OUTPUT_DIR, period=period, keep=cfg.SOLVER.CHECKPOINT_KEEP
+            ),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+        ]
+        if comm.is_main_process():
+            metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
+            drop_lines_from(metrics_file, self.start_iter)
+            writers = [
+                CommonMetricPrinter(self.max_iter),
+                JSONWriter(metrics_file),
+                TensorboardXWriter(cfg.OUTPUT_DIR, purge_step=self.start_iter),
+            ]
+            ordered.append(hooks.PeriodicWriter(writers, period=WRITE_PERIOD))
+        return ordered
+
+    def train(self) -> dict[str, Any]:
+        """Run from the first or the resumed iteration to the last; return the last evaluation."""
+        self.iter = self.start_iter
+        self._batches = build_train_loader(self.cfg, self.data.train, self.start_iter)
+        self.replica.train()
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                for iteration in range(self.start_iter, self.max_iter):
+                    self.iter = iteration
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = self.max_iter
+            finally:
+                self.after_train()
+        return self.results
+
+    def run_step(self) -> None:
+        """Add up the gradients of the step's micro-batches and take one optimizer step."""
+        _seed_step(self.cfg.SEED, self.iter)
+        micro_batches = self.cfg.SOLVER.ACCUMULATION_STEPS
+        sums: dict[str, float] = {}
+        data_time = 0.0
+        for micro in range(micro_batches):
+            start = time.perf_counter()
+            batch = next(self._batches)
+            data_time += time.perf_counter() - start
+            losses = self._backward(batch, is_last=micro == micro_batches - 1)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value / micro_batches
+        norm = self._clip_gradients()
+        if not math.isfinite(norm):
+            raise UserError(
+                f"iteration {self.iter}: the gradient is {norm}, losses {sums}. The last "
+                "checkpoint is kept. Lower SOLVER.BASE_LR, lengthen "
+                "SOLVER.WARMUP_ITERS, or turn SOLVER.AMP off."
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._log(sums, norm, data_time)
+
+    def _backward(self, batch: list[dict], *, is_last: bool) -> dict[str, float]:
+        # Ranks exchange gradients once a step, with the last micro-batch.
+        waits = isinstance(self.replica, DistributedDataParallel) and not is_last
+        with self.replica.no_sync() if waits else contextlib.nullcontext():
+            with torch.autocast(
+                self.device_type, dtype=torch.bfloat16, enabled=self.cfg.SOLVER.AMP.ENABLED
+            ):
+                losses = self.replica(batch)
+            (sum(losses.values()) / self.cfg.SOLVER.ACCUMULATION_STEPS).backward()
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _clip_gradients(self) -> float:
+        clip = self.cfg.SOLVER.CLIP_GRADIENTS
+        limit = clip.CLIP_VALUE if clip.ENABLED else math.inf
+        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, clip.NORM_TYPE))
+
+    def _log(self, losses: dict[str, float], norm: float, data_time: float) -> None:
+        if comm.get_world_size() > 1:
+            everyone = comm.gather({**losses, "data_time": data_time})
+            if not comm.is_main_process():
+                return
+            data_time = max(one.pop("data_time") for one in everyone)
+            losses = {name: float(np.mean([one[name] for one in everyone])) for name in losses}
+        self.storage.put_scalars(
+            total_loss=sum(losses.values()), **losses, gradient_norm=norm, data_time=data_time
+        )
+
+    def _evaluate(self) -> dict[str, Any]:
+        self.results = evaluate(self.cfg, self.model, self.data)
+        self.model.train()
+        return self.results
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed run needs; every rank must call it."""
+        # RetinaNet's moving average of positive anchors is a plain attribute, one a rank.
+        normalizers = comm.gather(getattr(self.model, "loss_normalizer", None))
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "iteration": self.iter + 1,
+            "loss_normalizer": normalizers,
+            "class_names": list(self.data.class_names),
+            "config": self.cfg.dump(),
+        }
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        load_weights(self.model, state, "the checkpoint to resume")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.start_iter = state["iteration"]
+        saved = state["loss_normalizer"]
+        if saved[0] is not None:
+            own_rank = saved[comm.get_rank()] if len(saved) == comm.get_world_size() else None
+            self.model.loss_normalizer = np.mean(saved).item() if own_rank is None else own_rank
+
+
+def build_seeded_model(cfg: CfgNode) -> nn.Module:
+    """Build the detector on its device; its initial weights are a function of SEED."""
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg)
+    if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
+        # The focal loss sums tens of thousands of terms: too many for bfloat16's eight bits.
+        model.head.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
+    return model
+
+
+def _to_float32(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float()
+    return type(value)(_to_float32(item) for item in value)
+
+
+def _distribute(model: nn.Module) -> nn.Module:
+    if comm.get_world_size() == 1:
+        return model
+    is_cuda = next(model.parameters()).is_cuda
+    device_ids = [torch.cuda.current_device()] if is_cuda else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+
+
+def _seed_step(seed: int, iteration: int) -> None:
+    sequence = np.random.SeedSequence([seed, _STEP_STREAM, iteration, comm.get_rank()])
+    torch.manual_seed(int(sequence.generate_state(1)[0]))

@@ -1,0 +1,1 @@
+"""What a detector's boxes are worth: figures and pictures from ground truth and predictions."""

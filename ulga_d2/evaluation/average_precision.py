@@ -1,0 +1,203 @@
+"""COCO average precision and recall of boxes, from ground truth and predictions alone.
+
+The definition is COCO's (Lin et al., arXiv:1405.0312) and every figure is pycocotools' own, in
+percent. Needs neither detectron2 nor torch, so saved predictions can be scored anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from .boxes import (
+    Prediction,
+    Record,
+    check_ground_truth,
+    check_predictions,
+    number_images,
+    xywh_box,
+)
+
+# Places on the axes of COCOeval's arrays: IoU 0.50:0.05:0.95, then area, then detections an image.
+IOU_50, IOU_75 = 0, 5
+ALL_AREAS, AREAS = 0, {"s": 1, "m": 2, "l": 3}
+LIMITS = {1: 0, 10: 1, 100: 2}
+
+SIZES_IN_WORDS = {
+    "s": "smaller than 32x32 px",
+    "m": "between 32x32 and 96x96 px",
+    "l": "larger than 96x96 px",
+}
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """Figures in percent, each either defined or with the reason why it is not.
+
+    Attributes:
+        values: by name, such as "bbox/AP50" or "agnostic/AR100"; None where the ground truth
+            leaves the figure undefined.
+        reasons: for each None in `values`, why, in words.
+    """
+
+    values: dict[str, float | None]
+    reasons: dict[str, str]
+
+    def defined(self) -> dict[str, dict[str, float]]:
+        """Return the defined figures as `{"bbox": {"AP": ...}, "agnostic": {"AP": ...}}`."""
+        groups: dict[str, dict[str, float]] = {"bbox": {}, "agnostic": {}}
+        for name, value in self.values.items():
+            group, figure = name.split("/", 1)
+            if value is not None:
+                groups[group][figure] = value
+        return groups
+
+
+def detection_metrics(
+    records: Sequence[Record], predictions: Sequence[Prediction], class_names: Sequence[str]
+) -> DetectionMetrics:
+    """Score predicted boxes against the ground truth, per class and class-agnostically.
+
+    "bbox/..." are COCO's twelve figures and "bbox/AP-<class>". "agnostic/..." take all boxes as one
+    class (COCOeval with `useCats = 0`): they tell whether objects are found, whatever they are
+    called. There the limit of 100 detections holds for all classes of an image together, and a box
+    predicted under two class names is one hit and one false positive: two marks for one finding.
+
+    An object's area is that of its box. The order of images does not matter; among detections of
+    one image and class with equal scores the earlier goes first, as in pycocotools.
+
+    Args:
+        records: ground truth; read are image_id and annotations (bbox, bbox_mode, category_id
+            contiguous from 0, iscrowd).
+        predictions: COCO's result list.
+        class_names: by category_id.
+
+    Raises:
+        UserError: on a duplicate image id or class name, and on the first prediction with an
+            unknown image or class, or with a box or score that is not finite.
+    """
+    image_numbers = number_images(records)
+    check_ground_truth(records, class_names)
+    check_predictions(predictions, image_numbers, len(class_names))
+    objects = _truth_boxes(records, image_numbers)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = _coco(objects, image_numbers, class_names)
+        found = _coco(_found_boxes(predictions, image_numbers), image_numbers, class_names)
+        by_class = _accumulate(truth, found, class_agnostic=False)
+        agnostic = _accumulate(truth, found, class_agnostic=True)
+    values = _class_figures(by_class, class_names) | _agnostic_figures(agnostic)
+    num_crowds = sum(box["iscrowd"] for box in objects)
+    reasons = {
+        name: _reason(name, len(objects) > num_crowds, num_crowds > 0)
+        for name, value in values.items()
+        if value is None
+    }
+    return DetectionMetrics(values, reasons)
+
+
+def _truth_boxes(
+    records: Sequence[Record], image_numbers: Mapping[int | str, int]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": image_numbers[record["image_id"]],
+            "category_id": annotation["category_id"],
+            "bbox": xywh_box(annotation),
+            "iscrowd": int(annotation.get("iscrowd", 0)),
+        }
+        for record in records
+        for annotation in record["annotations"]
+    ]
+
+
+def _found_boxes(
+    predictions: Sequence[Prediction], image_numbers: Mapping[int | str, int]
+) -> list[dict[str, Any]]:
+    return [
+        {**prediction, "image_id": image_numbers[prediction["image_id"]], "iscrowd": 0}
+        for prediction in predictions
+    ]
+
+
+def _coco(
+    boxes: list[dict[str, Any]], image_numbers: Mapping[int | str, int], class_names: Sequence[str]
+) -> COCO:
+    """Index boxes as pycocotools' own loading would; ids start at 1, since 0 means unmatched."""
+    for number, box in enumerate(boxes, start=1):
+        box["id"] = number
+        box["area"] = box["bbox"][2] * box["bbox"][3]
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": number} for number in image_numbers.values()],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(class_names)],
+        "annotations": boxes,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _accumulate(truth: COCO, found: COCO, *, class_agnostic: bool) -> dict[str, np.ndarray]:
+    """Return COCOeval's precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined.
+
+    Shape:
+        T IoU thresholds, R recall levels, K classes, A areas, M limits of detections an image.
+    """
+    evaluation = COCOeval(truth, found, "bbox")
+    if class_agnostic:
+        evaluation.params.useCats = 0
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation.eval
+
+
+def _class_figures(
+    arrays: Mapping[str, np.ndarray], class_names: Sequence[str]
+) -> dict[str, float | None]:
+    precision, recall = arrays["precision"][..., LIMITS[100]], arrays["recall"]
+    figures = {
+        "bbox/AP": _percent(precision[..., ALL_AREAS]),
+        "bbox/AP50": _percent(precision[IOU_50, ..., ALL_AREAS]),
+        "bbox/AP75": _percent(precision[IOU_75, ..., ALL_AREAS]),
+    }
+    for size, area in AREAS.items():
+        figures[f"bbox/AP{size}"] = _percent(precision[..., area])
+    for limit, index in LIMITS.items():
+        figures[f"bbox/AR{limit}"] = _percent(recall[..., ALL_AREAS, index])
+    for size, area in AREAS.items():
+        figures[f"bbox/AR{size}"] = _percent(recall[..., area, LIMITS[100]])
+    for index, name in enumerate(class_names):
+        figures[f"bbox/AP-{name}"] = _percent(precision[:, :, index, ALL_AREAS])
+    return figures
+
+
+def _agnostic_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float | None]:
+    precision = arrays["precision"][..., ALL_AREAS, LIMITS[100]]
+    return {
+        "agnostic/AP": _percent(precision),
+        "agnostic/AP50": _percent(precision[IOU_50]),
+        "agnostic/AP75": _percent(precision[IOU_75]),
+        "agnostic/AR100": _percent(arrays["recall"][..., ALL_AREAS, LIMITS[100]]),
+    }
+
+
+def _percent(values: np.ndarray) -> float | None:
+    defined = values[values > -1]
+    return 100 * float(np.mean(defined)) if defined.size else None
+
+
+def _reason(name: str, has_objects: bool, has_crowds: bool) -> str:
+    aside = " (crowd regions do not count)" if has_crowds else ""
+    if not has_objects:
+        return f"no ground-truth boxes at all{aside}"
+    if name.startswith("bbox/AP-"):
+        return f"class {name.removeprefix('bbox/AP-')!r} has no object in the set{aside}"
+    return f"no ground-truth object {SIZES_IN_WORDS[name[-1]]}{aside}"

@@ -1,0 +1,100 @@
+"""Ground truth and predictions as checked boxes, without detectron2 or torch.
+
+Ground truth is a list of detectron2's standard dicts, predictions are COCO's result list (image_id
+and category_id as in the ground truth, bbox [x, y, width, height] in absolute pixels, score).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+from ulga_d2.errors import UserError
+
+Record = Mapping[str, Any]
+Prediction = Mapping[str, Any]
+
+REQUIRED_KEYS = {"image_id", "category_id", "bbox", "score"}
+
+
+def number_images(records: Sequence[Record]) -> dict[int | str, int]:
+    """Number the images 1, 2, ... by sorted id: the order in which COCOeval breaks ties.
+
+    Raises:
+        UserError: if two records share an image id.
+    """
+    counts = Counter(record["image_id"] for record in records)
+    for image_id, count in counts.items():
+        if count > 1:
+            raise UserError(
+                f"ground truth: image_id {image_id!r} stands in {count} records; "
+                "give every image of the set an id of its own"
+            )
+    ordered = sorted(counts, key=lambda image_id: (isinstance(image_id, str), image_id))
+    return {image_id: number for number, image_id in enumerate(ordered, start=1)}
+
+
+def check_ground_truth(records: Sequence[Record], class_names: Sequence[str]) -> None:
+    """Raise UserError if class names repeat or a record's class has no name."""
+    repeated = sorted(name for name, count in Counter(class_names).items() if count > 1)
+    if repeated:
+        raise UserError(f"classes: {repeated} appear more than once; rename or merge them")
+    for record in records:
+        for annotation in record["annotations"]:
+            if not 0 <= annotation["category_id"] < len(class_names):
+                raise UserError(
+                    f"ground truth: image_id {record['image_id']!r} has category_id "
+                    f"{annotation['category_id']}, but the classes are {list(class_names)}; "
+                    "number them from 0 in this order"
+                )
+
+
+def check_predictions(
+    predictions: Sequence[Prediction], image_ids: Container[int | str], num_classes: int
+) -> None:
+    """Raise UserError at the first prediction that cannot be scored."""
+    for number, prediction in enumerate(predictions, start=1):
+        fault = _fault(prediction, image_ids, num_classes)
+        if fault is not None:
+            image = prediction.get("image_id")
+            raise UserError(f"prediction number {number} (image_id {image!r}): {fault}")
+
+
+def _fault(prediction: Prediction, image_ids: Container[int | str], num_classes: int) -> str | None:
+    if not prediction.keys() >= REQUIRED_KEYS:
+        missing = ", ".join(sorted(REQUIRED_KEYS - prediction.keys()))
+        return f"it has no {missing}; write COCO's result format"
+    if prediction["image_id"] not in image_ids:
+        return "the ground truth has no such image; score predictions on the set they were made on"
+    category = prediction["category_id"]
+    if not isinstance(category, Integral) or not 0 <= category < num_classes:
+        return f"category_id {category!r} is not in 0..{num_classes - 1}; number classes from 0"
+    box, score = list(prediction["bbox"]), prediction["score"]
+    try:
+        finite = all(map(math.isfinite, [*box, score]))
+    except TypeError:
+        return f"bbox {box} and score {score!r} must be numbers"
+    if not finite:
+        return (
+            f"bbox {box} or score {score} is not finite: the model has diverged; "
+            "lower SOLVER.BASE_LR or evaluate an earlier checkpoint"
+        )
+    if len(box) != 4 or min(box[2:]) < 0:
+        return f"bbox {box} is not [x, y, width, height] with sides >= 0; convert it"
+    return None
+
+
+def xywh_box(annotation: Mapping[str, Any]) -> list[float]:
+    """Return an annotation's box as [x, y, width, height] in absolute pixels.
+
+    Read are detectron2's two box modes of absolute pixels, by their numbers: 0 (corners, XYXY_ABS)
+    and 1 (XYWH_ABS).
+    """
+    a, b, c, d = (float(value) for value in annotation["bbox"])
+    mode = int(annotation["bbox_mode"])
+    if mode not in (0, 1):
+        raise UserError(f"ground truth: bbox_mode {mode} cannot be read; use BoxMode.XYXY_ABS")
+    return [a, b, c - a, d - b] if mode == 0 else [a, b, c, d]

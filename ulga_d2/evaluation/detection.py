@@ -1,0 +1,133 @@
+"""The detectron2 evaluator of boxes: COCO AP and AR, and a reason for every undefined figure."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+
+from ulga_d2.errors import UserError
+
+from .atomic import write_atomically
+from .average_precision import DetectionMetrics, detection_metrics
+from .boxes import number_images
+from .table import metrics_table
+
+logger = logging.getLogger(__name__)
+
+
+class DetectionEvaluator(DatasetEvaluator):
+    """Collect a detector's boxes over a data set, score them and write both down.
+
+    Works on one process or many. An image that comes twice (samplers pad to equal shares) counts
+    once, and neither the order of images nor their distribution over processes matters.
+
+    Args:
+        dataset_name: a set in detectron2's catalogs; its ground truth is read here, so that a fault
+            in it shows before inference and not after.
+        output_dir: gets metrics.json (every figure in percent, null with its reason under "reasons"
+            where undefined) and predictions.json (COCO's result list, in the order of the set).
+
+    Attributes:
+        records: the set's ground truth.
+        class_names: by category_id.
+        predictions: after `evaluate`, on the main process, what predictions.json holds.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str) -> None:
+        self.dataset_name = dataset_name
+        self.output_dir = output_dir
+        self.records: list[dict[str, Any]] = DatasetCatalog.get(dataset_name)
+        self.class_names: list[str] = list(MetadataCatalog.get(dataset_name).thing_classes)
+        number_images(self.records)  # refuses image ids that are not unique
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images seen so far."""
+        self.predictions: list[dict[str, Any]] = []
+        self._boxes: dict[int | str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Take in the detections of a batch, `{"instances": ...}` in original image pixels."""
+        for image, output in zip(inputs, outputs, strict=True):
+            self._boxes.setdefault(image["image_id"], _to_arrays(output["instances"]))
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Score all images of the set, write the two files and log a table.
+
+        Returns:
+            the defined figures, `{"bbox": {"AP": ...}, "agnostic": {"AP": ...}}` in percent; on all
+            processes but the main one, an empty dict.
+
+        Raises:
+            UserError: if an image of the set was not processed or a stranger was, or if a box or a
+                score is not finite.
+        """
+        gathered = comm.gather(self._boxes)
+        if not comm.is_main_process():
+            return {}
+        boxes = dict(ChainMap(*gathered))
+        self._check_complete(boxes)
+        self.predictions = [
+            prediction
+            for record in self.records
+            for prediction in _to_coco(record["image_id"], *boxes[record["image_id"]])
+        ]
+        metrics = detection_metrics(self.records, self.predictions, self.class_names)
+        self._write(metrics)
+        logger.info(
+            "%s: %d images, figures in percent\n%s",
+            self.dataset_name,
+            len(self.records),
+            metrics_table(metrics, self.records, self.predictions, self.class_names),
+        )
+        return metrics.defined()
+
+    def _check_complete(self, boxes: Mapping[int | str, Any]) -> None:
+        expected = {record["image_id"] for record in self.records}
+        for fault, image_ids in [
+            ("images not shown to the model", expected - boxes.keys()),
+            ("images that are not in the set", boxes.keys() - expected),
+        ]:
+            if image_ids:
+                some = ", ".join(sorted(map(repr, image_ids))[:3])
+                raise UserError(
+                    f"evaluation on {self.dataset_name}: {fault}: {len(image_ids)} "
+                    f"(such as image_id {some}); evaluate with a loader over exactly this set"
+                )
+
+    def _write(self, metrics: DetectionMetrics) -> None:
+        figures = json.dumps({**metrics.values, "reasons": metrics.reasons}, indent=2)
+        write_atomically(os.path.join(self.output_dir, "metrics.json"), figures.encode())
+        predictions = json.dumps(self.predictions)
+        write_atomically(os.path.join(self.output_dir, "predictions.json"), predictions.encode())
+
+
+def _to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return boxes (N, 4) as [x, y, width, height] in float32, scores (N,) and classes (N,)."""
+    boxes = instances.pred_boxes.tensor.float().cpu().numpy()
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    scores = instances.scores.float().cpu().numpy()
+    return xywh, scores, instances.pred_classes.cpu().numpy()
+
+
+def _to_coco(
+    image_id: int | str, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray
+) -> list[dict[str, Any]]:
+    return [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for box, score, category in zip(
+            boxes.tolist(), scores.tolist(), classes.tolist(), strict=True
+        )
+    ]

@@ -1,0 +1,63 @@
+"""Detection figures as a small table for the console."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from .average_precision import DetectionMetrics
+from .boxes import Prediction, Record
+
+PRECISIONS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+RECALLS = ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
+def metrics_table(
+    metrics: DetectionMetrics,
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    class_names: Sequence[str],
+) -> str:
+    """Lay out figures in percent; below them, why those shown as "-" are undefined."""
+    parts = [_figures(metrics, PRECISIONS), _figures(metrics, RECALLS)]
+    if len(class_names) > 1:
+        parts.append(_classes(metrics, records, predictions, class_names))
+    if metrics.reasons:
+        parts.append(_undefined(metrics))
+    return "\n\n".join(parts)
+
+
+def _figures(metrics: DetectionMetrics, figures: Sequence[str]) -> str:
+    rows = [
+        [label, *(metrics.values.get(f"{group}/{figure}", "") for figure in figures)]
+        for label, group in [("by class", "bbox"), ("class-agnostic", "agnostic")]
+    ]
+    return _tabulate(rows, ["percent", *figures])
+
+
+def _classes(
+    metrics: DetectionMetrics,
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    class_names: Sequence[str],
+) -> str:
+    objects = Counter(box["category_id"] for record in records for box in record["annotations"])
+    detections = Counter(prediction["category_id"] for prediction in predictions)
+    rows = [
+        [name, metrics.values[f"bbox/AP-{name}"], objects[index], detections[index]]
+        for index, name in enumerate(class_names)
+    ]
+    return _tabulate(rows, ["class", "AP", "objects", "detections"])
+
+
+def _tabulate(rows: list[list[str | float | None]], headers: list[str]) -> str:
+    return tabulate(rows, headers, tablefmt="simple", floatfmt=".2f", missingval="-")
+
+
+def _undefined(metrics: DetectionMetrics) -> str:
+    figures: dict[str, list[str]] = {}
+    for name, reason in metrics.reasons.items():
+        figures.setdefault(reason, []).append(name)
+    return "\n".join(f"undefined: {reason} ({', '.join(n)})" for reason, n in figures.items())

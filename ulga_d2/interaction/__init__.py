@@ -1,0 +1,1 @@
+"""What the project exists for: tokens that interact before self-attention (ACP, CAT)."""

@@ -1,0 +1,89 @@
+"""Conceptual attention transformation (CAT), after the idea of arXiv:2412.18778."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.init import init_weights
+
+
+class Concepts(NamedTuple):
+    """What CAT found on a map of N tokens.
+
+    Attributes:
+        forward_map: (B, K, N), how much each token gave to a concept; sums to 1 over tokens.
+        tokens: (B, K, d), the concept tokens.
+        backward_map: (B, N, K), how much each concept gives to a token; sums to 1 over concepts.
+        values: (B, K, d), what the concepts give; `backward_map @ values` is the aligned map.
+    """
+
+    forward_map: Tensor
+    tokens: Tensor
+    backward_map: Tensor
+    values: Tensor
+
+
+class ConceptualAttentionTransformation(nn.Module):
+    """Summarise the map in K concept tokens, then give each token its mixture of concepts.
+
+        A = softmax over tokens of (z W_A)^T                            forward flow, K x N
+        T = LN((A zc) W_V + b_V) + E                                    concept tokens, K x d
+        M = softmax over concepts of (zc W_q + b_q)(T W_k + b_k)^T / sqrt(d)   backward flow, N x K
+        G = M (T W_v + b_v)                                             aligned map, N x d
+
+    with zc = z minus its mean over the map. Without that centring all concepts pool nearly the same
+    mean and come out almost equal; the softmax of A cannot see it, since it moves a concept's
+    logits alike. Computed in a cheaper order that gives the same numbers: pooled first and
+    projected after, and the logits of M as one product of tokens with K folded keys. Nothing of
+    size N x d is ever made.
+
+    Source: arXiv:2412.18778 for the idea (concept tokens, "backward flow" by attention maps, a new
+    projection). Ours, since the paper's equations are not public: everything else, after the
+    tokenizer and projector of Visual Transformers (arXiv:2006.03677).
+
+    Args:
+        dim: channels C of the tokens.
+        num_concepts: concept tokens K.
+        concept_ratio: width d of a concept token over C.
+
+    Shape:
+        input (B, H, W, C); see `Concepts` for the output; any H, W >= 1.
+    """
+
+    def __init__(self, dim: int, *, num_concepts: int, concept_ratio: float) -> None:
+        super().__init__()
+        self.concept_dim = width = max(1, round(dim * concept_ratio))
+        self.concept_query = nn.Parameter(torch.empty(num_concepts, dim))
+        self.pool_proj = nn.Linear(dim, width)
+        self.norm = nn.LayerNorm(width)
+        self.concept_embed = nn.Parameter(torch.empty(num_concepts, width))
+        self.query = nn.Linear(dim, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.concept_embed, std=0.02)
+        nn.init.normal_(self.concept_query)
+        with torch.no_grad():  # rows of length 1: small ones would pool everything alike
+            self.concept_query.copy_(nn.functional.normalize(self.concept_query, dim=-1))
+
+    def forward(self, z: Tensor) -> Concepts:
+        """Return the concepts of a map and how its tokens are made of them."""
+        z = z.flatten(1, 2)  # (B, N, C)
+        mean = z.mean(dim=1, keepdim=True)  # (B, 1, C)
+        logits = z @ self.concept_query.t()  # (B, N, K)
+        forward_map = _softmax(logits, dim=1).transpose(1, 2)  # (B, K, N)
+        tokens = self.norm(self.pool_proj(forward_map @ z - mean)) + self.concept_embed
+        keys = self.key(tokens) * self.concept_dim**-0.5  # (B, K, d)
+        folded = keys @ self.query.weight  # (B, K, C)
+        offset = keys @ self.query.bias[:, None] - folded @ mean.transpose(1, 2)  # (B, K, 1)
+        logits = z @ folded.transpose(1, 2) + offset.transpose(1, 2)  # (B, N, K)
+        return Concepts(forward_map, tokens, _softmax(logits, dim=-1), self.value(tokens))
+
+
+def _softmax(logits: Tensor, dim: int) -> Tensor:
+    """Softmax in float32 at least, whatever the logits' type, returned in theirs."""
+    at_least = torch.promote_types(logits.dtype, torch.float32)
+    return logits.softmax(dim=dim, dtype=at_least).to(logits.dtype)

@@ -1,0 +1,63 @@
+"""From pixels to tokens, and from tokens to fewer tokens (Swin, arXiv:2103.14030)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .init import init_weights
+
+
+class PatchEmbed(nn.Module):
+    """Turn each patch of pixels into a token.
+
+    Images whose sides are no multiple of the patch are padded with zeros at the right and bottom.
+
+    Args:
+        dim: channels C of a token.
+        patch_size: side P of a patch in pixels.
+        in_channels: channels of the image.
+
+    Shape:
+        input (B, in_channels, H, W), output (B, ceil(H / P), ceil(W / P), C).
+    """
+
+    def __init__(self, dim: int, *, patch_size: int, in_channels: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the tokens of an image."""
+        height, width = image.shape[-2:]
+        image = F.pad(image, (0, -width % self.patch_size, 0, -height % self.patch_size))
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))  # (B, H / P, W / P, C)
+
+
+class PatchMerging(nn.Module):
+    """Join each 2x2 square of tokens into one of twice the channels.
+
+    A map of odd sides is padded with zeros at the right and bottom.
+
+    Args:
+        dim: channels C of the incoming tokens.
+
+    Shape:
+        input (B, H, W, C), output (B, ceil(H / 2), ceil(W / 2), 2C).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the merged tokens."""
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        # Down the columns of a square first, then across: the order of Swin's released weights.
+        corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, H / 2, W / 2, 2C)
