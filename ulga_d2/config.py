@@ -173,7 +173,8 @@ def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
     except (AttributeError, TypeError):
         raise UserError(f"{place}: not a config; it must hold nested `KEY: value` lines") from None
     except (KeyError, ValueError, AssertionError, OSError) as error:
-        message = str(error.args[0]) if error.args else str(error)
+        # str() of a KeyError would put its message in quotes.
+        message = error.args[0] if isinstance(error, KeyError) else str(error)
         unknown = re.search(r"Non-existent(?: config)? key: (\S+)", message)
         if unknown:
             message = _unknown_key_message(cfg, unknown.group(1))

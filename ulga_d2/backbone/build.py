@@ -15,11 +15,15 @@ from .swin import SwinTransformer
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+TOP_LEVELS = ("p6", "p7")
+GROUPS = 32  # of detectron2's GroupNorm
+
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_ulga_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build Swin and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
     check_swin(cfg)
+    check_pyramid(cfg)
     return _with_pyramid(cfg, SwinTransformer(cfg))
 
 
@@ -29,7 +33,7 @@ def _with_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     The FPN asks the detector to pad every batch to the square of INPUT.SQUARE_SIZE.
     """
     channels = cfg.MODEL.FPN.OUT_CHANNELS
-    reads_top = {"p6", "p7"} & set(cfg.MODEL.RETINANET.IN_FEATURES)
+    reads_top = set(TOP_LEVELS) & set(cfg.MODEL.RETINANET.IN_FEATURES)
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -45,23 +49,49 @@ def check_swin(cfg: CfgNode) -> None:
     """Refuse a Swin that cannot be built.
 
     Raises:
-        UserError: naming the key and the fault.
+        UserError: naming the key, its value and the valid ones.
     """
     node = cfg.MODEL.ULGA.SWIN
     for key in ("DEPTHS", "NUM_HEADS"):
-        if len(node[key]) != len(STAGE_NAMES) or min(node[key]) < 1:
-            raise UserError(
-                f"MODEL.ULGA.SWIN.{key} is {list(node[key])}; give four numbers >= 1, one a stage"
-            )
+        valid = len(node[key]) == len(STAGE_NAMES) and min(node[key]) >= 1
+        _check(f"ULGA.SWIN.{key}", list(node[key]), valid, "four numbers >= 1, one a stage")
+    _check("ULGA.SWIN.EMBED_DIM", node.EMBED_DIM, node.EMBED_DIM >= 1, "1 or more")
+    _check("ULGA.SWIN.WINDOW_SIZE", node.WINDOW_SIZE, node.WINDOW_SIZE >= 1, "1 or more")
+    ratio, rate = node.MLP_RATIO, node.DROP_PATH_RATE
+    _check("ULGA.SWIN.MLP_RATIO", ratio, ratio * node.EMBED_DIM >= 1, "more, such as 4.0")
+    _check("ULGA.SWIN.DROP_PATH_RATE", rate, 0 <= rate < 1, "0 or more, less than 1")
     for stage, heads in enumerate(node.NUM_HEADS):
         dim = node.EMBED_DIM * 2**stage
         if dim % heads:
+            divisors = [number for number in range(1, dim + 1) if dim % number == 0]
+            nearest = min(divisors, key=lambda number: abs(number - heads))
             raise UserError(
                 f"MODEL.ULGA.SWIN.NUM_HEADS[{stage}] is {heads}, which does not divide the {dim} "
-                f"channels of {STAGE_NAMES[stage]} (EMBED_DIM {node.EMBED_DIM} x {2**stage})"
+                f"channels of {STAGE_NAMES[stage]} (EMBED_DIM {node.EMBED_DIM} x {2**stage}); the "
+                f"nearest number that does is {nearest}"
             )
+
+
+def check_pyramid(cfg: CfgNode) -> None:
+    """Refuse a pyramid that cannot be built, or whose parameters would get no gradient.
+
+    Raises:
+        UserError: naming the key, its value and the valid ones.
+    """
     features = list(cfg.MODEL.FPN.IN_FEATURES)
-    if not features or not set(features) <= set(STAGE_NAMES) or features != sorted(set(features)):
-        raise UserError(
-            f"MODEL.FPN.IN_FEATURES is {features}; choose from {', '.join(STAGE_NAMES)}, in order"
-        )
+    ends = [list(STAGE_NAMES[first:]) for first in range(len(STAGE_NAMES))]
+    valid = f"stages in order up to {STAGE_NAMES[-1]}, such as {ends[1]}"
+    _check("FPN.IN_FEATURES", features, features in ends, valid)
+    levels = [f"p{name[-1]}" for name in features]
+    wanted = list(cfg.MODEL.RETINANET.IN_FEATURES)
+    valid = f"{levels} or {[*levels, *TOP_LEVELS]}, as MODEL.FPN.IN_FEATURES is {features}"
+    _check("RETINANET.IN_FEATURES", wanted, wanted in (levels, [*levels, *TOP_LEVELS]), valid)
+    channels = cfg.MODEL.FPN.OUT_CHANNELS
+    if "GN" in (cfg.MODEL.FPN.NORM, cfg.MODEL.RETINANET.NORM):
+        valid = f"a multiple of {GROUPS}, the groups of its norm GN"
+        _check("FPN.OUT_CHANNELS", channels, channels % GROUPS == 0, valid)
+
+
+def _check(key: str, value: object, is_valid: bool, valid: str) -> None:
+    if not is_valid:
+        raise UserError(f"MODEL.{key} is {value}; give {valid}")

@@ -8,6 +8,7 @@ name it where nothing else is installed; the readers are imported when a split i
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,12 +153,14 @@ def load_brain_tumor(root: Path, split: str) -> LoadedSplit:
 
 def _missing(root: Path) -> str:
     trees = "\n".join(f"  {kind}: {tree}" for tree, kind, _ in _TREES)
-    state = "holds none of these folder trees" if root.is_dir() else "does not exist"
+    exists = root.is_dir()
+    state = "holds none of these folder trees" if exists else "does not exist"
+    move = "move that folder away and " if exists else ""
     return (
         f"no brain tumour data: {root} {state}. Looked for\n{trees}\n"
         "Get them as datasets/README.md says and unpack them there, or set DETECTRON2_DATASETS to "
-        "the folder that holds brain_tumor/. To try without them, write a sample: "
-        f"ulga sample brain_tumor {root}"
+        f"the folder that holds brain_tumor/. To try without them, {move}write a sample: "
+        f"ulga sample brain_tumor {shlex.quote(str(root))}"
     )
 
 

@@ -78,7 +78,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), "it ends too early.")
         raise UserError(
             f"checkpoint {path} cannot be read as plain tensors: {reason} It is damaged, or it "
             "holds Python objects, which are never loaded because that would run code."

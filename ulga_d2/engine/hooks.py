@@ -25,6 +25,7 @@ class CheckpointHook(HookBase):
         self._keep = keep
 
     def after_step(self) -> None:
+        """Save if this iteration is one to save after."""
         done = self.trainer.iter + 1
         is_last = done == self.trainer.max_iter
         if done % self._period and not is_last:

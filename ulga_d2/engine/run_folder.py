@@ -48,8 +48,7 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"OUTPUT_DIR {folder} already holds a run ({found.name}). Add --resume to go on with "
             "it, or give another OUTPUT_DIR"
         )
-    for name in ("fvcore", "detectron2", "ulga_d2"):
-        setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
+    _start_log(folder)
     logger.info(
         "ulga_d2 %s, Python %s, torch %s, torchvision %s, detectron2 %s, %d processes x %d threads",
         __version__,
@@ -61,6 +60,16 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.get_num_threads(),
     )
     logger.info("config %s, options: %s", args.config_file, " ".join(args.opts) or "none")
+
+
+def _start_log(folder: Path) -> None:
+    """Log to the console and to `log.txt`, and no longer to an earlier run's in this process."""
+    setup_logger.cache_clear()
+    for name in ("fvcore", "detectron2", "ulga_d2"):
+        for handler in list(logging.getLogger(name).handlers):
+            logging.getLogger(name).removeHandler(handler)
+            handler.close()
+        setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
 
 
 def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] | None, Path | None]:

@@ -46,8 +46,8 @@ class Trainer(TrainerBase):
     """Train a detector as the config says.
 
     A step is a function of (seed, iteration, weights and optimizer state): torch's generators are
-    seeded anew in each, so a checkpoint needs no generator state and a resumed run repeats the
-    uninterrupted one.
+    seeded anew in each micro-batch, so a checkpoint needs no generator state and a resumed run
+    repeats the uninterrupted one.
 
     Args:
         cfg: a resolved config (see `launch.setup`).
@@ -113,7 +113,6 @@ class Trainer(TrainerBase):
 
     def run_step(self) -> None:
         """Add up the gradients of the step's micro-batches and take one optimizer step."""
-        _seed_step(self.cfg.SEED, self.iter)
         micro_batches = self.cfg.SOLVER.ACCUMULATION_STEPS
         sums: dict[str, float] = {}
         data_time = 0.0
@@ -121,26 +120,37 @@ class Trainer(TrainerBase):
             start = time.perf_counter()
             batch = next(self._batches)
             data_time += time.perf_counter() - start
+            _seed_torch(self.cfg.SEED, self.iter, micro)  # the loader may have drawn numbers
             losses = self._backward(batch, is_last=micro == micro_batches - 1)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / micro_batches
+        losses, data_time = _mean_over_ranks(sums, data_time)
         norm = self._clip_gradients()
-        if not math.isfinite(norm):
+        # Both are equal on every rank, so that all stop together. A loss can be NaN while its
+        # gradient is not: L1's is a sign.
+        if not math.isfinite(norm + sum(losses.values())):
             raise UserError(
-                f"iteration {self.iter}: the gradient is {norm}, losses {sums}. The last "
-                "checkpoint is kept. Lower SOLVER.BASE_LR, lengthen "
-                "SOLVER.WARMUP_ITERS, or turn SOLVER.AMP off."
+                f"iteration {self.iter}: losses {losses}, gradient {norm}: not finite. The last "
+                "checkpoint is kept. Lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or turn "
+                "SOLVER.AMP off."
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self._log(sums, norm, data_time)
+        self.storage.put_scalars(
+            total_loss=sum(losses.values()), **losses, gradient_norm=norm, data_time=data_time
+        )
 
     def _backward(self, batch: list[dict], *, is_last: bool) -> dict[str, float]:
         # Ranks exchange gradients once a step, with the last micro-batch.
         waits = isinstance(self.replica, DistributedDataParallel) and not is_last
         with self.replica.no_sync() if waits else contextlib.nullcontext():
-            with torch.autocast(
-                self.device_type, dtype=torch.bfloat16, enabled=self.cfg.SOLVER.AMP.ENABLED
+            # TorchScript rewrites the focal loss after its first calls, which moves the last bits:
+            # a resumed process would do so at another iteration than the uninterrupted one.
+            with (
+                torch.jit.optimized_execution(False),
+                torch.autocast(
+                    self.device_type, dtype=torch.bfloat16, enabled=self.cfg.SOLVER.AMP.ENABLED
+                ),
             ):
                 losses = self.replica(batch)
             (sum(losses.values()) / self.cfg.SOLVER.ACCUMULATION_STEPS).backward()
@@ -150,17 +160,6 @@ class Trainer(TrainerBase):
         clip = self.cfg.SOLVER.CLIP_GRADIENTS
         limit = clip.CLIP_VALUE if clip.ENABLED else math.inf
         return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, clip.NORM_TYPE))
-
-    def _log(self, losses: dict[str, float], norm: float, data_time: float) -> None:
-        if comm.get_world_size() > 1:
-            everyone = comm.gather({**losses, "data_time": data_time})
-            if not comm.is_main_process():
-                return
-            data_time = max(one.pop("data_time") for one in everyone)
-            losses = {name: float(np.mean([one[name] for one in everyone])) for name in losses}
-        self.storage.put_scalars(
-            total_loss=sum(losses.values()), **losses, gradient_norm=norm, data_time=data_time
-        )
 
     def _evaluate(self) -> dict[str, Any]:
         self.results = evaluate(self.cfg, self.model, self.data)
@@ -216,6 +215,15 @@ def _distribute(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
 
 
-def _seed_step(seed: int, iteration: int) -> None:
-    sequence = np.random.SeedSequence([seed, _STEP_STREAM, iteration, comm.get_rank()])
+def _mean_over_ranks(losses: dict[str, float], data_time: float) -> tuple[dict[str, float], float]:
+    """Return the ranks' mean losses and the longest wait for data, on every rank."""
+    if comm.get_world_size() == 1:
+        return losses, data_time
+    everyone = comm.all_gather((losses, data_time))
+    means = {name: float(np.mean([one[name] for one, _ in everyone])) for name in losses}
+    return means, max(wait for _, wait in everyone)
+
+
+def _seed_torch(seed: int, iteration: int, micro: int) -> None:
+    sequence = np.random.SeedSequence([seed, _STEP_STREAM, iteration, micro, comm.get_rank()])
     torch.manual_seed(int(sequence.generate_state(1)[0]))

@@ -132,7 +132,7 @@ def detectron2_facts() -> list[Fact]:
     if not unmet:
         return []
     name = found.metadata["Name"]
-    text = f"`pip check` repeats what {name}'s metadata asks for ({', '.join(unmet)}); harmless"
+    text = f"pip complains that {name}'s metadata asks for {', '.join(unmet)}: harmless"
     return [Fact(NOTE, text)]
 
 

@@ -66,6 +66,8 @@ def check_interactions(node: CfgNode) -> None:
             f"MODEL.ULGA.INTERACTIONS is {names}; a control ({', '.join(CONTROLS)}) stands alone"
         )
     _check_names("STAGES", list(node.STAGES), STAGES)
+    no_effect = bool(names) and not node.STAGES
+    _check("STAGES", [], not no_effect, "a stage, or set MODEL.ULGA.INTERACTIONS to [] too")
     _check("ACP.NUM_LAYERS", node.ACP.NUM_LAYERS, node.ACP.NUM_LAYERS in (1, 2, 3, 4), "1 to 4")
     kernel = node.ACP.KERNEL_SIZE
     _check("ACP.KERNEL_SIZE", kernel, kernel > 0 and kernel % 2 == 1, "an odd number: 3 or 5")

@@ -107,7 +107,7 @@ class GatedInteraction(_TwoParts):
 
 
 class DepthwiseInteraction(nn.Module):
-    """The control of plain local convolution: x + W GELU(DW(x)); no pooling, no concepts.
+    """The control of plain local convolution: x + W DW(x) + b; no pooling, no concepts.
 
     What this gains over the baseline, a 3x3 convolution before attention explains.
 
@@ -130,4 +130,4 @@ class DepthwiseInteraction(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the tokens with their 3x3 neighbourhood mixed in."""
         local = self.depthwise(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, H, W, C)
-        return x + self.pointwise(F.gelu(local))
+        return x + self.pointwise(local)

@@ -113,21 +113,20 @@ def window_geometry(
     Kept from call to call. Built outside inference mode, whose tensors a later backward pass could
     not use.
     """
-    with torch.inference_mode(False), torch.device("cpu"):
+    with torch.inference_mode(False):
         padded = [side + -side % window_size for side in (height, width)]
-        number = torch.full(padded, height * width)
-        number[:height, :width] = torch.arange(height * width).reshape(height, width)
-        tokens = _partition(torch.roll(number, (-shift_size, -shift_size), (0, 1)), window_size)
-        flat = tokens.flatten()
-        is_real = flat < height * width
-        slots = torch.empty(height * width, dtype=torch.long)
-        slots[flat[is_real]] = torch.arange(len(flat))[is_real]
+        count = height * width
+        number = torch.full(padded, count, device="cpu")
+        number[:height, :width] = torch.arange(count, device="cpu").reshape(height, width)
+        number = torch.roll(number, (-shift_size, -shift_size), (0, 1))
+        tokens = _partition(number, window_size).flatten()
+        slots = tokens.argsort()[:count]  # padding, the largest number, comes last
         mask = _shift_mask(padded, window_size, shift_size) if shift_size else None
         return WindowGeometry(
-            flat.to(device),
+            tokens.to(device),
             slots.to(device),
             None if mask is None else mask.to(device),
-            not bool(is_real.all()),
+            len(tokens) > count,
         )
 
 
@@ -142,7 +141,7 @@ def _shift_mask(padded: list[int], window_size: int, shift_size: int) -> Tensor:
     """Keep tokens apart that the cyclic shift brought together from opposite borders."""
     regions = []
     for side in padded:
-        region = torch.zeros(side)
+        region = torch.zeros(side, device="cpu")
         region[side - window_size :] = 1
         region[side - shift_size :] = 2
         regions.append(region)

@@ -12,8 +12,9 @@ class Block(nn.Module):
         x = x + drop_path(attn(interaction(norm1(x))))
         x = x + drop_path(mlp(norm2(x)))
 
-    Source: the pre-norm block of ViT. Its one new word is `interaction`, which arXiv:2412.18778 puts
-    between the norm and the attention; with `nn.Identity()` this is the plain block.
+    Source: the pre-norm block of ViT. Its one new word is `interaction`, put before the attention
+    by arXiv:2412.18778; its place after the norm is ours. With `nn.Identity()` this is the plain
+    block.
 
     Args:
         dim: channels C of the tokens.

@@ -8,8 +8,8 @@ from numpy.random import Generator
 from .contour import Contour, draw_waves
 from .head import BRAIN, Head
 
-# Radius of a lesion, in shares of the image's side: 20 to 46 px across at 128 px.
-RADII = (0.08, 0.18)
+# Radius of a lesion, in shares of the image's side: 20 to 44 px across at 128 px.
+RADII = (0.08, 0.17)
 TRIES = 64
 
 
@@ -32,7 +32,7 @@ def draw_places(
 
 
 def _place(rng: Generator, head: Head, radius: float, others: list[Contour]) -> Contour | None:
-    stretch = float(np.exp(rng.normal(0, 0.12)))
+    stretch = float(np.exp(rng.normal(0, 0.1)))
     radius_x, radius_y = radius * stretch, radius / stretch
     angle, waves = float(rng.uniform(0, np.pi)), draw_waves(rng, 0.05, 4)
     centres = _points_in_brain(rng, head, 1.1 * radius)

@@ -71,10 +71,14 @@ def _write(out: Path, parameters: dict) -> None:
         )
         _write_manifest(out, parameters, complete=True)
     except OSError as error:
-        raise UserError(
-            f"{out} cannot be written: {error.strerror or error}; name a folder on a disk that has "
-            "space and can be written"
-        ) from None
+        raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{out} cannot be written: {error.strerror or error}; name a folder on a disk that has "
+        "space and can be written"
+    )
 
 
 def _check(parameters: dict) -> None:
@@ -93,13 +97,16 @@ def _write_manifest(out: Path, parameters: dict, *, complete: bool) -> None:
 
 def _is_complete(out: Path, parameters: dict) -> bool:
     """Return whether `out` holds the whole sample; refuse a folder that holds anything else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
+    try:
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return False
+    except OSError as error:
+        raise _unwritable(out, error) from None
     refusal = "nothing was written. Name another folder, or remove this one yourself"
     try:
         found = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         complete = found.pop("complete")
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{out} is not empty and holds no sample of ours; {refusal}") from None
     if found != parameters:
         changes = ", ".join(

@@ -1,0 +1,79 @@
+"""Checkpoints: written whole or not at all, loaded without running code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ulga_d2.engine.checkpoint import (
+    last_checkpoint,
+    load_checkpoint,
+    remove_old,
+    save_checkpoint,
+)
+from ulga_d2.engine.datasets import check_same_classes
+from ulga_d2.engine.hooks import drop_lines_from
+from ulga_d2.errors import UserError
+
+
+def test_a_failed_save_leaves_the_previous_checkpoint_in_force(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, "model_0000001.pth", {"iteration": 1})
+
+    def fail_halfway(_state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail_halfway)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(tmp_path, "model_0000002.pth", {"iteration": 2})
+    assert load_checkpoint(last_checkpoint(tmp_path))["iteration"] == 1
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+class Payload:
+    """Pickles to a call that would leave a file behind."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.canary}",))
+
+
+def test_a_checkpoint_never_runs_code(tmp_path):
+    canary = tmp_path / "canary"
+    torch.save({"model": Payload(canary)}, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match=r"bad\.pth cannot be read as plain tensors"):
+        load_checkpoint(tmp_path / "bad.pth")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "cut.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"cut\.pth cannot be read"):
+        load_checkpoint(tmp_path / "cut.pth")
+
+
+def test_old_checkpoints_are_removed_and_the_latest_stay(tmp_path):
+    for iteration in (5, 10, 15, 20):
+        (tmp_path / f"model_{iteration:07d}.pth").touch()
+    (tmp_path / "model_final.pth").touch()
+    remove_old(tmp_path, keep=2)
+    left = sorted(path.name for path in tmp_path.glob("*.pth"))
+    assert left == ["model_0000015.pth", "model_0000020.pth", "model_final.pth"]
+
+
+def test_metrics_of_repeated_iterations_are_cut_before_a_resumed_run(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text('{"iteration": 19}\n{"iteration": 39}\n{"iterat')
+    drop_lines_from(str(file), 39)
+    assert file.read_text() == '{"iteration": 19}\n'
+
+
+def test_differing_class_lists_are_shown_both():
+    with pytest.raises(UserError, match=r"train.*\['a', 'b'\](.|\n)*val.*\['b', 'a'\]"):
+        check_same_classes({"train": ("a", "b"), "val": ("b", "a")})

@@ -1,0 +1,165 @@
+"""Decoding: every mode, depth and rotation; damaged files are named."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ulga_d2.data.image import image_size, read_image
+from ulga_d2.errors import UserError
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (9, 14), np.uint8)
+RGB = RNG.integers(0, 256, (9, 14, 3), np.uint8)
+GREY16 = RNG.integers(0, 65536, (9, 14), np.uint16)
+RGB16 = RNG.integers(0, 65536, (9, 14, 3), np.uint16)
+
+
+def on_black(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return np.rint(rgb.astype(np.float32) * (alpha[..., None].astype(np.float32) / 255))
+
+
+def three(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def palette() -> Image.Image:
+    return Image.fromarray(RGB).quantize(16)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "expected"),
+    [
+        ("L.png", lambda: Image.fromarray(GREY), three(GREY)),
+        ("RGB.png", lambda: Image.fromarray(RGB), RGB),
+        ("RGB.bmp", lambda: Image.fromarray(RGB), RGB),
+        ("RGB.tif", lambda: Image.fromarray(RGB), RGB),
+        ("RGBA.png", lambda: Image.fromarray(np.dstack([RGB, GREY])), on_black(RGB, GREY)),
+        (
+            "LA.png",
+            lambda: Image.merge("LA", [Image.fromarray(GREY)] * 2),
+            on_black(three(GREY), GREY),
+        ),
+        ("P.png", palette, np.asarray(palette().convert("RGB"))),
+        (
+            "1.png",
+            lambda: Image.fromarray(GREY > 99),
+            three(np.where(GREY > 99, 255, 0).astype(np.uint8)),
+        ),
+    ],
+)
+def test_every_mode_gives_the_same_rgb_as_its_definition(tmp_path, name, image, expected):
+    path = tmp_path / name
+    image().save(path)
+    pixels = read_image(str(path))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
+    assert image_size(str(path)) == expected.shape[:2]
+
+
+def test_a_transparent_palette_entry_is_black(tmp_path):
+    path = tmp_path / "P.png"
+    palette().save(path, transparency=3)
+    rgba = np.asarray(Image.open(path).convert("RGBA"))
+    np.testing.assert_array_equal(read_image(str(path)), on_black(rgba[..., :3], rgba[..., 3]))
+
+
+def test_cmyk_jpeg_is_read_in_its_colours(tmp_path):
+    path = tmp_path / "c.jpg"
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(path)
+    assert np.abs(read_image(str(path)).astype(int) - (255, 0, 0)).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("stored", [GREY16, RGB16], ids=["grey", "rgb"])
+def test_16_bits_keep_every_level_in_the_range_of_8_bits(tmp_path, suffix, stored):
+    path = tmp_path / f"deep.{suffix}"
+    cv2.imwrite(str(path), stored if stored.ndim == 2 else stored[..., ::-1])
+    pixels = read_image(str(path))
+    expected = three(stored) if stored.ndim == 2 else stored
+    assert pixels.dtype == np.float32 and pixels.shape == (9, 14, 3)
+    np.testing.assert_array_equal(np.rint(pixels.astype(np.float64) * 257), expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path, suffix, orientation):
+    path = tmp_path / f"turned.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth = np.add.outer(np.arange(24) * 2, np.arange(32) * 6).astype(np.uint8)
+    Image.fromarray(three(smooth)).save(path, exif=exif, quality=95)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    pixels = read_image(str(path))
+    assert image_size(str(path)) == pixels.shape[:2] == expected.shape[:2]
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+def test_a_turned_16_bit_tiff_is_upright(tmp_path):
+    path = tmp_path / "turned.tif"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(GREY16).save(path, exif=exif)
+    expected = three(np.rot90(GREY16, -1))
+    np.testing.assert_array_equal(np.rint(read_image(str(path)).astype(float) * 257), expected)
+    assert image_size(str(path)) == (14, 9)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp"])
+@pytest.mark.parametrize("share", [0.98, 0.5, 0.1])
+def test_truncated_images_are_named_and_never_filled_up(tmp_path, capfd, suffix, share):
+    path = tmp_path / f"half.{suffix}"
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(
+        UserError, match=rf"half\.{suffix} cannot be decoded .*fetch the file again"
+    ):
+        read_image(str(path))
+    assert capfd.readouterr().err == ""
+
+
+def test_the_thumbnail_of_a_truncated_jpeg_does_not_pass_for_its_end(tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(RGB).save(path)
+    thumbnail = path.read_bytes()
+    data = thumbnail[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    data += thumbnail[2:]
+    path.write_bytes(data)
+    assert read_image(str(path)).shape == (9, 14, 3)
+    path.write_bytes(data[:-30])
+    with pytest.raises(UserError, match="the JPEG end marker is missing"):
+        read_image(str(path))
+
+
+def test_a_jpeg_with_bytes_after_its_end_is_read(tmp_path):
+    path = tmp_path / "tail.jpg"
+    Image.fromarray(RGB).save(path)
+    path.write_bytes(path.read_bytes() + b"\0" * 200)
+    assert read_image(str(path)).shape == (9, 14, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"cannot be opened: No such file or directory; restore the file or remove its"),
+        (b"", r"cannot be decoded \(no image format is recognised\)"),
+        (b"<html>", r"cannot be decoded \(no image format is recognised\)"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_missing_and_undecodable_images_are_named(tmp_path, content, message, read):
+    path = tmp_path / "x.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"x\.png {message}"):
+        read(str(path))
+
+
+def test_pixels_without_a_declared_range_are_refused(tmp_path):
+    path = tmp_path / "float.tif"
+    Image.fromarray(GREY.astype(np.float32)).save(path)
+    with pytest.raises(UserError, match=r"float\.tif has float32 pixels.*8 or 16 unsigned bits"):
+        read_image(str(path))

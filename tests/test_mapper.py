@@ -1,0 +1,145 @@
+"""The mapper: boxes follow the pixels, and numpy's generator is all its randomness."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from data_files import (
+    write_image,
+)
+from detectron2.structures import BoxMode
+
+from ulga_d2.data.image import image_size, read_image
+from ulga_d2.data.mapper import DetectionMapper, training_augmentations
+from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
+from ulga_d2.errors import UserError
+
+
+def record_of(path: Path, boxes: list[list[float]], **changes: object) -> dict:
+    height, width = image_size(str(path))
+    annotations = [
+        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": number, "iscrowd": 0}
+        for number, box in enumerate(boxes)
+    ]
+    record = {"file_name": str(path), "image_id": 5, "height": height, "width": width}
+    return record | {"annotations": annotations} | changes
+
+
+@pytest.fixture(params=["uint8", "uint16"])
+def marked_image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a black 90 x 60 image with a white rectangle at (30, 20, 60, 35)."""
+    pixels = np.zeros((60, 90), request.param)
+    pixels[20:35, 30:60] = np.iinfo(request.param).max
+    path = tmp_path / "marked.png"
+    cv2.imwrite(str(path), pixels)
+    return path
+
+
+@pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
+def test_boxes_follow_the_pixels_through_scale_flip_and_crop(marked_image, flip):
+    record = record_of(marked_image, [[30, 20, 60, 35]])
+    mapper = DetectionMapper(training_augmentations(64, (0.5, 1.6), flip), is_train=True)
+    seen = set()
+    for seed in range(25):
+        np.random.seed(seed)
+        mapped = mapper(record)
+        image = mapped["image"]
+        assert image.shape[0] == 3 and max(image.shape[1:]) <= 64
+        bright = (image[0].float() > 127).numpy()
+        rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
+        found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        (box,) = mapped["instances"].gt_boxes.tensor.numpy()
+        assert np.abs(box - found).max() <= 1
+        assert mapped["instances"].image_size == tuple(image.shape[1:])
+        seen.add(tuple(found))
+    assert len(seen) > 20
+
+
+def test_float_images_stay_float_and_8_bits_stay_8_bits(marked_image):
+    mapped = DetectionMapper(evaluation_augmentations(64), is_train=False)(
+        record_of(marked_image, [])
+    )
+    deep = read_image(str(marked_image)).dtype == np.float32
+    assert mapped["image"].dtype == (torch.float32 if deep else torch.uint8)
+    assert float(mapped["image"].max()) == pytest.approx(255, abs=0.01)
+
+
+def test_both_depths_are_resized_alike(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80), np.uint8)
+    images = []
+    for name, stored in (("a.png", pixels), ("b.png", pixels.astype(np.uint16) * 257)):
+        cv2.imwrite(str(tmp_path / name), stored)
+        mapper = DetectionMapper(evaluation_augmentations(33), is_train=False)
+        images.append(mapper(record_of(tmp_path / name, []))["image"].float())
+    assert float((images[0] - images[1]).abs().max()) <= 0.51
+
+
+def test_evaluation_keeps_the_original_size_beside_the_resized_image(marked_image):
+    mapped = DetectionMapper(evaluation_augmentations(64), is_train=False)(
+        record_of(marked_image, [[30, 20, 60, 35]])
+    )
+    assert mapped["image"].shape == (3, 43, 64)
+    assert {key: mapped[key] for key in ("height", "width", "image_id")} == {
+        "height": 60,
+        "width": 90,
+        "image_id": 5,
+    }
+    assert mapped["file_name"] == str(marked_image) and "instances" not in mapped
+
+
+def test_equal_seeds_give_equal_results_and_the_record_stays(marked_image):
+    record = record_of(marked_image, [[30, 20, 60, 35], [0, 0, 9, 9]])
+    before = copy.deepcopy(record)
+    mapper = DetectionMapper(training_augmentations(48, (0.8, 1.25), "horizontal"), is_train=True)
+
+    def draw(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        np.random.seed(seed)
+        torch.manual_seed(np.random.SeedSequence().entropy % 2**32)
+        mapped = mapper(record)
+        return mapped["image"], mapped["instances"].gt_boxes.tensor
+
+    for seed in range(5):
+        (image, boxes), (again, boxes_again) = draw(seed), draw(seed)
+        assert torch.equal(image, again) and torch.equal(boxes, boxes_again)
+    assert record == before
+
+
+def test_boxes_that_a_crop_removes_are_removed(tmp_path):
+    write_image(tmp_path / "a.png", 200, 50)
+    # Scaled by 1 and cropped to 50 x 50 at a random place: at most one of the two corners is seen.
+    record = record_of(tmp_path / "a.png", [[0, 0, 20, 20], [180, 30, 200, 50]])
+    crop = training_augmentations(50, (4.0, 4.0), "none")
+    mapper = DetectionMapper(crop, is_train=True)
+    classes = set()
+    for seed in range(40):
+        np.random.seed(seed)
+        instances = mapper(record)["instances"]
+        boxes = instances.gt_boxes.tensor
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert (sides >= 1).all() and (sides.prod(1) >= 0.2 * 400).all()
+        classes.add(tuple(instances.gt_classes.tolist()))
+    assert classes == {(), (0,), (1,)}
+
+
+@pytest.mark.parametrize("iscrowd", [0, 1])
+def test_empty_images_and_crowds_give_empty_instances(marked_image, iscrowd):
+    record = record_of(marked_image, [[1, 1, 9, 9]] * iscrowd)
+    for annotation in record["annotations"]:
+        annotation["iscrowd"] = 1
+    mapper = DetectionMapper(training_augmentations(48, (0.8, 1.25), "none"), is_train=True)
+    instances = mapper(record)["instances"]
+    assert len(instances) == 0
+    assert instances.gt_boxes.tensor.shape == (0, 4)
+    assert instances.gt_classes.dtype == torch.int64
+
+
+def test_an_image_that_changed_since_loading_is_named(marked_image):
+    record = record_of(marked_image, [], width=91)
+    mapper = DetectionMapper(evaluation_augmentations(48), is_train=False)
+    with pytest.raises(UserError, match=r"marked\.png has height and width \(60, 90\), but had"):
+        mapper(record)

@@ -1,0 +1,153 @@
+"""The loop: exact resume, accumulation, ranks, and the stop before a step that is not finite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONFIGS, REPOSITORY, tiny_args, tiny_options
+from detectron2.engine import HookBase
+
+from ulga_d2.engine.checkpoint import load_checkpoint
+from ulga_d2.engine.launch import main, setup
+from ulga_d2.engine.trainer import Trainer
+from ulga_d2.errors import UserError
+
+LENGTH = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 3}
+
+
+def weights_hash(path: Path) -> str:
+    """Return a digest of weights, optimizer moments and loss normaliser."""
+    digest = hashlib.sha256()
+    state = load_checkpoint(path)
+    for name, value in sorted(state["model"].items()):
+        digest.update(name.encode() + value.numpy().tobytes())
+    for index, moments in sorted(state["optimizer"]["state"].items()):
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            digest.update(f"{index} {name}".encode() + moments[name].numpy().tobytes())
+    digest.update(str(state["loss_normalizer"]).encode())
+    return digest.hexdigest()
+
+
+def start_command(output_dir: Path, *flags: str, **changes: object) -> subprocess.Popen:
+    """Start `train_net.py` on a tiny run in a process of its own, on one thread."""
+    leaf = str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml")
+    command = [sys.executable, "train_net.py", "--config-file", leaf, *flags]
+    return subprocess.Popen(
+        command + tiny_options(output_dir, **changes),
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole_hash(sample_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the hash of the uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(sample_root))
+        torch.set_num_threads(1)
+        main(tiny_args(folder, **LENGTH))
+    return weights_hash(folder / "model_final.pth")
+
+
+class StopAfter(HookBase):
+    """Stop as Ctrl-C does."""
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+
+    def after_step(self) -> None:
+        if self.trainer.iter + 1 == self.iterations:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("workers", "stop_after"), [(0, 5), (2, 4)])
+def test_a_run_that_was_stopped_and_resumed_equals_the_uninterrupted_one(
+    whole_hash, sample_data, tmp_path, workers, stop_after
+):
+    changes = {**LENGTH, "DATALOADER__NUM_WORKERS": workers}
+    cfg, data, _ = setup(tiny_args(tmp_path, **changes))
+    trainer = Trainer(cfg, data)
+    trainer.register_hooks([StopAfter(stop_after)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
+    main(tiny_args(tmp_path, resume=True, **changes))
+    assert weights_hash(tmp_path / "model_final.pth") == whole_hash
+
+
+def test_a_killed_run_resumes_to_the_hash_of_the_uninterrupted_one(
+    whole_hash, sample_data, tmp_path
+):
+    process = start_command(tmp_path, **LENGTH)
+    while not (tmp_path / "last_checkpoint").exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "model_final.pth").exists()
+    main(tiny_args(tmp_path, resume=True, **LENGTH))
+    assert weights_hash(tmp_path / "model_final.pth") == whole_hash
+    iterations = [json.loads(line)["iteration"] for line in open(tmp_path / "metrics.json")]
+    assert len(iterations) == len(set(iterations))
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_large_batch(sample_data, tmp_path):
+    """With the loss normaliser held and drop path 0; stock RetinaNet updates it a micro-batch."""
+    norms = []
+    for steps in (1, 2):
+        args = tiny_args(
+            tmp_path / str(steps),
+            SOLVER__ACCUMULATION_STEPS=steps,
+            SOLVER__MAX_ITER=1,
+            SOLVER__CHECKPOINT_PERIOD=1,
+            MODEL__ULGA__SWIN__DROP_PATH_RATE=0.0,
+        )
+        cfg, data, _ = setup(args)
+        trainer = Trainer(cfg, data)
+        trainer.model.loss_normalizer = 50.0
+        trainer.model._ema_update = lambda *_args, model=trainer.model: model.loss_normalizer
+        # The sum over images is divided by the normaliser, so the mean of parts is half the whole.
+        trainer.model.loss_normalizer *= 1.0 if steps == 1 else 0.5
+        trainer.train()
+        norms.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert torch.allclose(*norms, rtol=0, atol=1e-6)
+
+
+def test_two_gloo_ranks_train_in_bf16_and_evaluate(sample_data, tmp_path):
+    process = start_command(tmp_path, "--num-gpus", "2", SOLVER__AMP__ENABLED=True)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-3000:]
+    state = load_checkpoint(tmp_path / "model_final.pth")
+    assert state["iteration"] == 4
+    assert len(state["loss_normalizer"]) == 2
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+    figures = json.loads((tmp_path / "inference" / "metrics.json").read_text())
+    assert figures["bbox/AP"] is not None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(sample_data, tmp_path):
+    cfg, data, _ = setup(tiny_args(tmp_path))
+    trainer = Trainer(cfg, data)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with torch.no_grad():
+        trainer.model.head.bbox_pred.bias.fill_(math.nan)
+    before["head.bbox_pred.bias"].fill_(math.nan)
+    with pytest.raises(UserError, match=r"iteration 0: losses .*nan.* not finite"):
+        trainer.train()
+    after = trainer.model.state_dict()
+    assert all(
+        torch.equal(after[name], before[name]) or name.endswith("bbox_pred.bias") for name in before
+    )
