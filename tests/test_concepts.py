@@ -51,9 +51,9 @@ def uncentred_tokens(cat: ConceptualAttentionTransformation, z: Tensor, found: C
     return cat.norm(cat.pool_proj(pooled)) + cat.concept_embed
 
 
-def cosines(names: list[str], image: Tensor) -> tuple[list[float], list[float]]:
+def cosines(names: list[str], image: Tensor, seed: int) -> tuple[list[float], list[float]]:
     """Return the mean cosine between concepts for each block of a nano Swin: ours, uncentred."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     cfg = get_cfg()
     merge_config(cfg, str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml"), [])
     cfg.MODEL.ULGA.INTERACTIONS = names
@@ -72,10 +72,19 @@ def cosines(names: list[str], image: Tensor) -> tuple[list[float], list[float]]:
     return ours, uncentred
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("pixels", [photograph, brain_slice])
 @pytest.mark.parametrize("names", [["cat"], ["acp", "cat"]], ids=["cat", "ulga"])
-def test_concept_tokens_do_not_collapse_at_initialisation_on_a_real_image(names, pixels):
-    ours, uncentred = cosines(names, network_input(pixels()))
+def test_concept_tokens_do_not_collapse_at_initialisation_on_a_real_image(names, pixels, seed):
+    ours, uncentred = cosines(names, network_input(pixels()), seed)
     assert len(ours) == 2 * STAGES
     assert max(ours) < 0.2
     assert np.mean(uncentred) > 0.2  # what centring is for
+
+
+def test_the_rows_that_pool_are_of_length_1_and_share_no_direction():
+    cat = ConceptualAttentionTransformation(32, num_concepts=16, concept_ratio=1.0)
+    assert torch.allclose(cat.concept_query.norm(dim=1), torch.ones(16))
+    assert cat.concept_query.mean(0).norm() < 0.05
+    single = ConceptualAttentionTransformation(32, num_concepts=1, concept_ratio=1.0)
+    assert single.concept_query.norm().item() == pytest.approx(1.0)

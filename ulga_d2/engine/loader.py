@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> It
             dataset,
             batch_size=sampler.batch_size,
             sampler=sampler,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            num_workers=_num_workers(cfg),
             collate_fn=list,
         )
     )
@@ -58,7 +59,7 @@ class TestLoader:
             _MappedRecords(records, build_mapper(cfg, is_train=False)),
             batch_size=max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()),
             sampler=InferenceSampler(len(records)),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            num_workers=_num_workers(cfg),
             collate_fn=list,
         )
 
@@ -82,6 +83,11 @@ class _MappedRecords(Dataset):
             return self.mapper(self.records[index])
         except UserError as error:
             return error
+
+
+def _num_workers(cfg: CfgNode) -> int:
+    """Return DATALOADER.NUM_WORKERS, at most half the cores: the other half is the network's."""
+    return min(cfg.DATALOADER.NUM_WORKERS, (os.cpu_count() or 1) // 2)
 
 
 def _raise_user_errors(batches: Iterable[list[dict | UserError]]) -> Iterator[list[dict]]:

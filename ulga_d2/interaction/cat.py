@@ -65,9 +65,8 @@ class ConceptualAttentionTransformation(nn.Module):
         self.value = nn.Linear(width, width)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.concept_embed, std=0.02)
-        nn.init.normal_(self.concept_query)
-        with torch.no_grad():  # rows of length 1: small ones would pool everything alike
-            self.concept_query.copy_(nn.functional.normalize(self.concept_query, dim=-1))
+        with torch.no_grad():
+            self.concept_query.copy_(_spread_directions(num_concepts, dim))
 
     def forward(self, z: Tensor) -> Concepts:
         """Return the concepts of a map and how its tokens are made of them."""
@@ -81,6 +80,18 @@ class ConceptualAttentionTransformation(nn.Module):
         offset = keys @ self.query.bias[:, None] - folded @ mean.transpose(1, 2)  # (B, K, 1)
         logits = z @ folded.transpose(1, 2) + offset.transpose(1, 2)  # (B, N, K)
         return Concepts(forward_map, tokens, _softmax(logits, dim=-1), self.value(tokens))
+
+
+def _spread_directions(count: int, dim: int) -> Tensor:
+    """Return random rows of length 1, (count, dim), that point to no common side.
+
+    Short rows would pool the whole map alike. Rows with a common part would pool alike on an image
+    whose tokens vary along few directions.
+    """
+    rows = torch.randn(count, dim)
+    if count > 1:
+        rows = rows - rows.mean(dim=0)
+    return nn.functional.normalize(rows, dim=-1)
 
 
 def _softmax(logits: Tensor, dim: int) -> Tensor:
