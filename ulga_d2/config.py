@@ -142,7 +142,9 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
-    if not os.path.isfile(config_file):
+    from detectron2.utils.file_io import PathManager
+
+    if not PathManager.isfile(config_file):
         folder = os.path.dirname(config_file) or "."
         names = (
             [n for n in os.listdir(folder) if n.endswith(".yaml")] if os.path.isdir(folder) else []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import UserError
@@ -74,7 +75,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         UserError: a missing or damaged file, one that would need code to load, or not ours.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with PathManager.open(str(path), "rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:

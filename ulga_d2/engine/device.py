@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 
 def cpu_computes_in_bf16() -> bool:
@@ -45,3 +48,5 @@ def resolve_device(cfg: CfgNode) -> None:
     if cfg.SOLVER.AMP.ENABLED is None:
         bf16 = {"cpu": cpu_computes_in_bf16, "cuda": torch.cuda.is_bf16_supported, "mps": bool}
         cfg.SOLVER.AMP.ENABLED = bf16[kind]()
+    name = torch.cuda.get_device_name() if kind == "cuda" else kind
+    logger.info("device %s, %s", name, "bf16 autocast" if cfg.SOLVER.AMP.ENABLED else "float32")
