@@ -46,7 +46,9 @@ class Payload:
 def test_a_checkpoint_never_runs_code(tmp_path):
     canary = tmp_path / "canary"
     torch.save({"model": Payload(canary)}, tmp_path / "bad.pth")
-    with pytest.raises(UserError, match=r"bad\.pth cannot be read as plain tensors"):
+    with pytest.raises(
+        UserError, match=r"bad\.pth cannot .* holds the Python object (posix|nt)\.system"
+    ):
         load_checkpoint(tmp_path / "bad.pth")
     assert not canary.exists()
 

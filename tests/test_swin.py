@@ -133,5 +133,5 @@ def test_the_matching_mlp_ratio_of_nano_is_the_one_the_formula_gives():
     for added, concept_ratio, rounded in ((full, 1.0, 7.67), (lite, 0.25, 5.57)):
         ratio = 4 + added / unit
         assert ratio == pytest.approx(rounded, abs=0.005)
-        wider = count("nano", [], mlp_ratio=ratio)
-        assert wider == pytest.approx(count("nano", ["acp", "cat"], concept_ratio), rel=0.001)
+        wider = count("swin_nano", [], mlp_ratio=ratio)
+        assert wider == pytest.approx(count("swin_nano", ["acp", "cat"], concept_ratio), rel=0.001)

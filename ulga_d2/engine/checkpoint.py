@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
-        reason = next(iter(str(error).splitlines()), "it ends too early.")
-        raise UserError(
-            f"checkpoint {path} cannot be read as plain tensors: {reason} It is damaged, or it "
-            "holds Python objects, which are never loaded because that would run code."
-        ) from None
+        found = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
+        reason = (
+            f"it holds the Python object {found[1]}, and loading that could run code"
+            if found
+            else "it is damaged, or no checkpoint"
+        )
+        raise UserError(f"checkpoint {path} cannot be read as plain tensors: {reason}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project (no '{FORMAT}' mark in it)")
     return state

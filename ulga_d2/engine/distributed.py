@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -32,6 +33,8 @@ def launch_processes(main: Callable[[argparse.Namespace], object], args: argpars
     url = args.dist_url
     if url == "auto":
         url = f"tcp://127.0.0.1:{_free_port()}"
+    # After a user's error the first process to end makes torch warn that it ends the others.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     try:
         mp.start_processes(
             _work, nprocs=args.num_gpus, args=(main, args, url), start_method="spawn"

@@ -97,6 +97,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     """
     from .. import get_cfg
     from ..config import merge_config
+    from .checks import check_config, check_model
     from .datasets import check_same_classes, load_run_data, resolve_classes
     from .device import resolve_device
     from .optimizer import resolve_schedule
@@ -107,6 +108,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     cfg = get_cfg()
     merge_config(cfg, args.config_file, args.opts)
     check_config(cfg)
+    check_model(cfg)
     open_run_folder(cfg, args)
     resolve_device(cfg)
     state, place = read_state(cfg, args)
@@ -120,30 +122,6 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     if not args.eval_only:
         write_config(cfg)
     return cfg, data, state
-
-
-def check_config(cfg: CfgNode) -> None:
-    """Refuse values that no run can work with.
-
-    Raises:
-        UserError: naming the key and the values that are valid.
-    """
-    if cfg.SEED < 0:
-        raise UserError(f"SEED is {cfg.SEED}; data order is a function of it, so give 0 or more")
-    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
-        raise UserError(
-            "DATALOADER.ASPECT_RATIO_GROUPING must be False: it would make a batch depend on what "
-            "the loader read before, and a resumed run would differ"
-        )
-    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE != "full_model":
-        raise UserError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE!r}; only "
-            "'full_model' (one norm over all gradients) is built"
-        )
-    if cfg.INPUT.SQUARE_SIZE < 32 or cfg.INPUT.SQUARE_SIZE % 32:
-        raise UserError(f"INPUT.SQUARE_SIZE is {cfg.INPUT.SQUARE_SIZE}; give a multiple of 32")
-    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.ACCUMULATION_STEPS < 1:
-        raise UserError("SOLVER.IMS_PER_BATCH and SOLVER.ACCUMULATION_STEPS must be 1 or more")
 
 
 def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
