@@ -38,10 +38,7 @@ WORKING = {
     "cv2/__init__.py": "__version__ = '5.0.0'",
     "detectron2/__init__.py": '__version__ = "0.6"\n',
     "detectron2/config.py": "def get_cfg(): pass\n",
-    "detectron2/data.py": "",
-    "detectron2/modeling.py": "",
-    "detectron2/evaluation.py": "",
-    "detectron2/engine.py": "",
+    **{f"detectron2/{name}.py": "" for name in ("data", "modeling", "evaluation", "engine")},
 }
 Doctor = Callable[..., tuple[int, list[str]]]
 
