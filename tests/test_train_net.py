@@ -10,10 +10,13 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 import yaml
 from conftest import CONFIGS, REPOSITORY, tiny_args, tiny_options
 
-from ulga_d2.engine.launch import main, run
+from ulga_d2.engine.checkpoint import load_checkpoint
+from ulga_d2.engine.launch import main, run, setup
+from ulga_d2.engine.trainer import Trainer
 
 sys.path.insert(0, str(REPOSITORY))
 import train_net  # noqa: E402
@@ -73,8 +76,6 @@ def test_the_log_ends_with_the_table_and_the_path_of_the_picture(finished_run):
 
 
 def test_config_and_checkpoint_name_the_classes_that_the_data_have(finished_run):
-    from ulga_d2.engine.checkpoint import load_checkpoint
-
     config = yaml.safe_load((finished_run / "config.yaml").read_text())
     names = config["DATASETS"]["CLASS_NAMES"]
     assert len(names) == config["MODEL"]["RETINANET"]["NUM_CLASSES"] > 1
@@ -114,6 +115,24 @@ def test_a_finished_run_that_is_resumed_is_evaluated_and_left_as_it_is(
     before = (folder / "model_final.pth").read_bytes()
     assert run(["--config-file", leaf(), "--resume", *tiny_options(folder)]) == 0
     assert (folder / "model_final.pth").read_bytes() == before
+
+
+def test_a_resumed_run_warns_of_settings_that_changed(finished_run, sample_data, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder)
+    main(tiny_args(folder, resume=True, SOLVER__BASE_LR=0.5, DATALOADER__NUM_WORKERS=1))
+    warnings = [line for line in (folder / "log.txt").read_text().splitlines() if "WARN" in line]
+    (warning,) = [line for line in warnings if "--resume" in line]
+    assert warning.endswith("--resume: SOLVER.BASE_LR was 0.001 and is 0.5 now")
+
+
+def test_training_can_start_from_a_checkpoints_weights(finished_run, sample_data, tmp_path):
+    weights = finished_run / "model_final.pth"
+    cfg, data, state = setup(tiny_args(tmp_path, MODEL__WEIGHTS=weights))
+    trainer = Trainer(cfg, data, state)
+    expected = load_checkpoint(weights)["model"]
+    assert all(torch.equal(v, expected[k]) for k, v in trainer.model.state_dict().items())
+    assert trainer.start_iter == 0
 
 
 def refused(capsys: pytest.CaptureFixture, *argv: str) -> str:

@@ -61,6 +61,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"error: no module {error.name}; `ulga doctor` tells the cure", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -83,7 +86,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     else:
         from .trainer import Trainer
 
-        results = Trainer(cfg, data, state if args.resume else None).train()
+        results = Trainer(cfg, data, state, resume=args.resume).train()
     if comm.is_main_process():
         _log_summary(cfg, results, time.perf_counter() - start)
     return results
@@ -93,7 +96,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     """Read the config, check it and the folder, load the data, resolve what depends on them.
 
     Returns:
-        The frozen config, the run's data, and the checkpoint that --resume or --eval-only asks for.
+        The frozen config, the run's data, and the checkpoint that --resume or MODEL.WEIGHTS names.
     """
     from .. import get_cfg
     from ..config import merge_config
@@ -101,7 +104,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     from .datasets import check_same_classes, load_run_data, resolve_classes
     from .device import resolve_device
     from .optimizer import resolve_schedule
-    from .run_folder import open_run_folder, read_state, write_config
+    from .run_folder import open_run_folder, read_state, warn_of_changes, write_config
 
     if not args.config_file:
         raise UserError("no config: give --config-file, for example one of configs/*.yaml")
@@ -119,6 +122,8 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     if not args.eval_only:
         resolve_schedule(cfg, len(data.train))
     cfg.freeze()
+    if args.resume:
+        warn_of_changes(cfg, state)
     if not args.eval_only:
         write_config(cfg)
     return cfg, data, state

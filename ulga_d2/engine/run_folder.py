@@ -7,22 +7,25 @@ import logging
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torchvision
+import yaml
 from detectron2 import __version__ as detectron2_version
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config import leaf_keys
 from ..errors import UserError
 from ..version import __version__
 from .checkpoint import last_checkpoint, load_checkpoint
 
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
-
 logger = logging.getLogger(__name__)
+
+# Settings that change where or how fast a run goes, and not what it computes.
+NO_MATTER = {"OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "MODEL.WEIGHTS", "TEST.EVAL_PERIOD"}
 
 
 def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -97,6 +100,22 @@ def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] |
     state = load_checkpoint(path)
     logger.info("read %s (iteration %d)", path, state["iteration"])
     return state, path
+
+
+def warn_of_changes(cfg: CfgNode, state: dict[str, Any]) -> None:
+    """Log which settings of a resumed run differ from those that its checkpoint was made with."""
+    # Both through YAML, which knows lists and no tuples.
+    before, after = (CfgNode(yaml.safe_load(text)) for text in (state["config"], cfg.dump()))
+    for key in sorted({*leaf_keys(before), *leaf_keys(after)} - NO_MATTER):
+        old, new = _value(before, key), _value(after, key)
+        if old != new:
+            logger.warning("--resume: %s was %s and is %s now", key, old, new)
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg.get(name, {})
+    return cfg
 
 
 def write_config(cfg: CfgNode) -> None:

@@ -52,10 +52,18 @@ class Trainer(TrainerBase):
     Args:
         cfg: a resolved config (see `launch.setup`).
         data: the run's records.
-        state: a checkpoint to resume from, or None to start.
+        state: a checkpoint, or None to start from random weights.
+        resume: go on with the checkpoint's run; else only its weights are taken.
     """
 
-    def __init__(self, cfg: CfgNode, data: RunData, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        cfg: CfgNode,
+        data: RunData,
+        state: dict[str, Any] | None = None,
+        *,
+        resume: bool = False,
+    ) -> None:
         super().__init__()
         self.cfg = cfg
         self.data = data
@@ -65,7 +73,9 @@ class Trainer(TrainerBase):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         if state is not None:
-            self._load_state(state)
+            load_weights(self.model, state, "the checkpoint")
+        if resume:
+            self._load_progress(state)
         self.replica = _distribute(self.model)
         self.device_type = cfg.MODEL.DEVICE.split(":")[0]
         self.results: dict[str, Any] = {}
@@ -180,8 +190,7 @@ class Trainer(TrainerBase):
             "config": self.cfg.dump(),
         }
 
-    def _load_state(self, state: dict[str, Any]) -> None:
-        load_weights(self.model, state, "the checkpoint to resume")
+    def _load_progress(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.start_iter = state["iteration"]
