@@ -123,7 +123,7 @@ def detectron2_origin(package: Path) -> str:
 
 
 def detectron2_facts() -> list[Fact]:
-    """Explain what `pip check` says about the metadata of the pinned wheel."""
+    """Explain what pip says, after an install and in `pip check`, about the pinned wheel."""
     found = detectron2_distribution()
     if found is None or (found.read_text("INSTALLER") or "").strip() != INSTALLER:
         return []
