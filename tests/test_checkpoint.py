@@ -61,12 +61,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
 
 
 def test_old_checkpoints_are_removed_and_the_latest_stay(tmp_path):
-    for iteration in (5, 10, 15, 20):
+    for iteration in (5, 10, 15, 20, 5000):
         (tmp_path / f"model_{iteration:07d}.pth").touch()
     (tmp_path / "model_final.pth").touch()
-    remove_old(tmp_path, keep=2)
+    remove_old(tmp_path, keep=2, latest=20)
     left = sorted(path.name for path in tmp_path.glob("*.pth"))
-    assert left == ["model_0000015.pth", "model_0000020.pth", "model_final.pth"]
+    assert left == [
+        "model_0000015.pth",
+        "model_0000020.pth",
+        "model_0005000.pth",  # another run's
+        "model_final.pth",
+    ]
 
 
 def test_metrics_of_repeated_iterations_are_cut_before_a_resumed_run(tmp_path):

@@ -110,8 +110,12 @@ def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> 
         ) from None
 
 
-def remove_old(folder: str | Path, keep: int) -> None:
-    """Delete all but the latest `keep` periodic checkpoints of a run."""
-    periodic = sorted(Path(folder).glob("model_[0-9]*.pth"))
+def remove_old(folder: str | Path, keep: int, latest: int) -> None:
+    """Delete all but the last `keep` periodic checkpoints up to iteration `latest`.
+
+    Later ones are not this run's: they are left alone and do not count.
+    """
+    name = f"model_{latest:07d}.pth"
+    periodic = [path for path in sorted(Path(folder).glob("model_[0-9]*.pth")) if path.name <= name]
     for path in periodic[: max(0, len(periodic) - max(1, keep))]:
         path.unlink(missing_ok=True)

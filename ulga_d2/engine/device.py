@@ -24,6 +24,12 @@ def cpu_computes_in_bf16() -> bool:
     return info.is_file() and bool(re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", info.read_text()))
 
 
+def _gpu_computes_in_bf16() -> bool:
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def resolve_device(cfg: CfgNode) -> None:
     """Replace MODEL.DEVICE "auto" and SOLVER.AMP.ENABLED None by what this machine gives, in place.
 
@@ -46,7 +52,7 @@ def resolve_device(cfg: CfgNode) -> None:
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but this machine has: {have}; use auto"
         )
     if cfg.SOLVER.AMP.ENABLED is None:
-        bf16 = {"cpu": cpu_computes_in_bf16, "cuda": torch.cuda.is_bf16_supported, "mps": bool}
+        bf16 = {"cpu": cpu_computes_in_bf16, "cuda": _gpu_computes_in_bf16, "mps": bool}
         cfg.SOLVER.AMP.ENABLED = bf16[kind]()
     name = torch.cuda.get_device_name() if kind == "cuda" else kind
     logger.info("device %s, %s", name, "bf16 autocast" if cfg.SOLVER.AMP.ENABLED else "float32")

@@ -34,7 +34,7 @@ class CheckpointHook(HookBase):
         if comm.is_main_process():
             name = "model_final.pth" if is_last else f"model_{done:07d}.pth"
             save_checkpoint(self._folder, name, state)
-            remove_old(self._folder, self._keep)
+            remove_old(self._folder, self._keep, done)
 
 
 def drop_lines_from(metrics_file: str, iteration: int) -> None:

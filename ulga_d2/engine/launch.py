@@ -84,9 +84,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if args.eval_only:
         results = _evaluate_only(cfg, data, state)
     else:
+        from .run_folder import write_config
         from .trainer import Trainer
 
-        results = Trainer(cfg, data, state, resume=args.resume).train()
+        trainer = Trainer(cfg, data, state, resume=args.resume)
+        write_config(cfg)  # only now is it known that the checkpoint fits
+        results = trainer.train()
     if comm.is_main_process():
         _log_summary(cfg, results, time.perf_counter() - start)
     return results
@@ -104,7 +107,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     from .datasets import check_same_classes, load_run_data, resolve_classes
     from .device import resolve_device
     from .optimizer import resolve_schedule
-    from .run_folder import open_run_folder, read_state, warn_of_changes, write_config
+    from .run_folder import open_run_folder, read_state, warn_of_changes
 
     if not args.config_file:
         raise UserError("no config: give --config-file, for example one of configs/*.yaml")
@@ -124,8 +127,6 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     cfg.freeze()
     if args.resume:
         warn_of_changes(cfg, state)
-    if not args.eval_only:
-        write_config(cfg)
     return cfg, data, state
 
 

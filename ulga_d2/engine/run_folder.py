@@ -45,7 +45,7 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError(
             f"OUTPUT_DIR {folder} cannot be written ({error.strerror}); name another folder"
         ) from None
-    found = last_checkpoint(folder)
+    found = last_checkpoint(folder) or next(folder.glob("model_*.pth"), None)
     if found and not (args.resume or args.eval_only):
         raise UserError(
             f"OUTPUT_DIR {folder} already holds a run ({found.name}). Add --resume to go on with "

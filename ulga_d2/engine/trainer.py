@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from detectron2.engine import TrainerBase, hooks
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
@@ -90,7 +91,7 @@ class Trainer(TrainerBase):
             CheckpointHook(
                 self.state, cfg.OUTPUT_DIR, period=period, keep=cfg.SOLVER.CHECKPOINT_KEEP
             ),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, eval_after_train=False),
         ]
         if comm.is_main_process():
             metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
@@ -116,7 +117,9 @@ class Trainer(TrainerBase):
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                self.iter = self.max_iter
+                self.iter = self.storage.iter = self.max_iter
+                figures = flatten_results_dict(self._evaluate())
+                self.storage.put_scalars(**figures, smoothing_hint=False)
             finally:
                 self.after_train()
         return self.results
@@ -191,8 +194,14 @@ class Trainer(TrainerBase):
         }
 
     def _load_progress(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        # Moments come from the checkpoint, rates and decay from the config as it is now.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(
+            {"state": state["optimizer"]["state"], "param_groups": groups}
+        )
+        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = rate
         self.start_iter = state["iteration"]
         saved = state["loss_normalizer"]
         if saved[0] is not None:
