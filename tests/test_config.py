@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import CONFIGS
+from detectron2.config import get_cfg as get_detectron2_cfg
 from fvcore.common.config import CfgNode as PlainCfgNode
 
-from ulga_d2 import get_cfg
+from ulga_d2 import add_ulga_config, get_cfg
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.config import leaf_keys, merge_config
 from ulga_d2.engine.checks import check_config, check_model
@@ -72,6 +73,17 @@ def test_a_nodes_keys_are_the_constructors_arguments(node, module):
 def test_get_cfg_can_be_called_twice_and_registers_once():
     first, second = get_cfg(), get_cfg()
     assert list(leaf_keys(first)) == list(leaf_keys(second))
+
+
+def test_add_ulga_config_changes_no_key_of_detectron2s_own():
+    theirs = get_detectron2_cfg()
+    ours = theirs.clone()
+    add_ulga_config(ours)
+    for key in leaf_keys(theirs):
+        one, other = theirs, ours
+        for name in key.split("."):
+            one, other = one[name], other[name]
+        assert one == other, key
 
 
 @pytest.mark.parametrize(

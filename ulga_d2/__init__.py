@@ -17,16 +17,22 @@ __all__ = ["__version__", "add_ulga_config", "get_cfg"]
 
 
 def get_cfg() -> CfgNode:
-    """Return detectron2's default config with this project's keys, everything registered."""
+    """Return detectron2's config with our keys and our defaults, everything registered."""
     from detectron2.config import get_cfg as get_detectron2_cfg
+
+    from .config import set_defaults
 
     cfg = get_detectron2_cfg()
     add_ulga_config(cfg)
+    set_defaults(cfg)
     return cfg
 
 
 def add_ulga_config(cfg: CfgNode) -> None:
-    """Add this project's keys to `cfg` in place and register its backbones and data sets, once."""
+    """Add this project's keys to `cfg` in place and register its backbones and data sets, once.
+
+    No key of detectron2's own changes, so that another project's trainer can use the backbones.
+    """
     from .config import add_keys
 
     add_keys(cfg)

@@ -68,9 +68,6 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # weights).
     ulga.FUSE.ZERO_INIT = False
 
-    # "auto" takes CUDA where there is one, else the CPU; "mps" is taken only when asked for.
-    cfg.MODEL.DEVICE = "auto"
-
 
 def _add_swin_keys(cfg: CfgNode) -> None:
     swin = cfg.MODEL.ULGA.SWIN = _node()
@@ -105,16 +102,22 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.STEP_FRACTIONS = [22 / 30, 27 / 30]
     # Micro-batches whose gradients are added up before one optimizer step.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # How many of the latest checkpoints stay on disk.
+    cfg.SOLVER.CHECKPOINT_KEEP = 2
+    # Resolved from the data when a run is set up and written to config.yaml; no YAML states it.
+    cfg.DATASETS.CLASS_NAMES = []
+
+
+def set_defaults(cfg: CfgNode) -> None:
+    """Give detectron2's own keys the defaults that our trainer works with, in place."""
+    # "auto" takes CUDA where there is one, else the CPU; "mps" is taken only when asked for.
+    cfg.MODEL.DEVICE = "auto"
     # bf16 autocast: True, False, or None = on where the device computes in bf16.
     cfg.SOLVER.AMP.ENABLED = None
     # Iterations between checkpoints; 0 = once an epoch.
     cfg.SOLVER.CHECKPOINT_PERIOD = 0
-    # How many of the latest checkpoints stay on disk.
-    cfg.SOLVER.CHECKPOINT_KEEP = 2
     # Sampling and augmentation are functions of (SEED, position), so a seed is always set.
     cfg.SEED = 0
-    # Resolved from the data when a run is set up and written to config.yaml; no YAML states it.
-    cfg.DATASETS.CLASS_NAMES = []
     # Healthy images are part of the data.
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     # Grouping by aspect ratio would make an image's batch depend on loader history.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,16 +37,24 @@ def launch_processes(main: Callable[[argparse.Namespace], object], args: argpars
         url = f"tcp://127.0.0.1:{_free_port()}"
     # After a user's error the first process to end makes torch warn that it ends the others.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    faults = mp.get_context("spawn").SimpleQueue()
     try:
         mp.start_processes(
-            _work, nprocs=args.num_gpus, args=(main, args, url), start_method="spawn"
+            _work, nprocs=args.num_gpus, args=(main, args, url, faults), start_method="spawn"
         )
-    except mp.ProcessExitedException as error:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        messages = set()
+        while not faults.empty():
+            messages.add(faults.get())
+        if messages:
+            raise UserError("\n".join(sorted(messages))) from None
+        if isinstance(error, mp.ProcessRaisedException):
+            raise
         return error.exit_code
     return 0
 
 
-def _work(local_rank: int, main: Callable, args: argparse.Namespace, url: str) -> None:
+def _work(local_rank: int, main: Callable, args: argparse.Namespace, url: str, faults: Any) -> None:
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         torch.cuda.set_device(local_rank)
@@ -57,12 +67,20 @@ def _work(local_rank: int, main: Callable, args: argparse.Namespace, url: str) -
     comm.create_local_process_group(args.num_gpus)
     try:
         main(args)
+        comm.synchronize()  # a rank that is done early would break the others' connections
     except UserError as error:
-        if comm.is_main_process():
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
-    finally:
-        dist.destroy_process_group()
+        faults.put(str(error))
+        _leave(2)
+    dist.destroy_process_group()
+    _leave(0)
+
+
+def _leave(code: int) -> None:
+    """End the process without the interpreter's tear-down, in which gloo's threads can abort."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _free_port() -> int:
