@@ -60,6 +60,11 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
         load_checkpoint(tmp_path / "cut.pth")
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be opened: .*[Dd]irectory"):
+        load_checkpoint(tmp_path)
+
+
 def test_old_checkpoints_are_removed_and_the_latest_stay(tmp_path):
     for iteration in (5, 10, 15, 20, 5000):
         (tmp_path / f"model_{iteration:07d}.pth").touch()

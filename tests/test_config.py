@@ -14,7 +14,7 @@ from fvcore.common.config import CfgNode as PlainCfgNode
 from ulga_d2 import add_ulga_config, get_cfg
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.config import leaf_keys, merge_config
-from ulga_d2.engine.checks import check_config, check_model
+from ulga_d2.engine.checks import NO_EFFECT, check_config, check_model
 from ulga_d2.engine.launch import run
 from ulga_d2.errors import UserError
 from ulga_d2.interaction.acp import AggressiveConvPooling
@@ -25,7 +25,7 @@ NAMED_LEAVES = [path for path in LEAVES if path.stem != "demo"]
 VARIANTS = {"baseline": [], "acp": ["acp"], "cat": ["cat"], "ulga": ["acp", "cat"]}
 
 
-def load(path: Path, *opts: str):
+def load(path: Path | str, *opts: str):
     cfg = get_cfg()
     merge_config(cfg, str(path), list(opts))
     check_config(cfg)
@@ -95,12 +95,38 @@ def test_add_ulga_config_changes_no_key_of_detectron2s_own():
         (["MODEL.ULGA.INTERACTIONS", "[acp]"], r"takes a list, like \['acp', 'cat'\]"),
         (["SOLVER.BASE_LR"], r"come in pairs of KEY VALUE"),
         (["SEED", "-1"], r"SEED is -1; .* give 0 or more"),
-        (["DATALOADER.ASPECT_RATIO_GROUPING", "True"], r"ASPECT_RATIO_GROUPING must be False"),
+        (
+            ["DATALOADER.ASPECT_RATIO_GROUPING", "True"],
+            r"ASPECT_RATIO_GROUPING is True; it must be False",
+        ),
         (["INPUT.SQUARE_SIZE", "100"], r"SQUARE_SIZE is 100; give a multiple of 32"),
         (["SOLVER.LR_SCHEDULER_NAME", "Step"], r"is 'Step'; give WarmupMultiStepLR or"),
-        (["MODEL.BACKBONE.NAME", "swin"], r"MODEL\.BACKBONE\.NAME: No object named 'swin'"),
+        (["MODEL.BACKBONE.NAME", "swin"], r"MODEL\.BACKBONE\.NAME is 'swin', which nothing"),
         (["MODEL.ULGA.INTERACTIONS", "['apc']"], r"the unknown name 'apc'; .* did you mean acp"),
         (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value"], r"CLIP_TYPE is 'value'; only 'full_model'"),
+        (["MODEL.META_ARCHITECTURE", "Retina"], r"META_ARCHITECTURE is 'Retina', which nothing"),
+        (["MODEL.FPN.NORM", "GM"], r"MODEL\.FPN\.NORM is 'GM'; give GN, LN"),
+        (["MODEL.RETINANET.NORM", "gn"], r"MODEL\.RETINANET\.NORM is 'gn'; give GN, LN"),
+        (["MODEL.FPN.FUSE_TYPE", "mean"], r"FUSE_TYPE is 'mean'; give sum or avg"),
+        (
+            ["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64]]"],
+            r"SIZES has 2 rows; .*\(p3, p4, p5, p6, p7\)",
+        ),
+        (["SOLVER.AMP.ENABLED", "off"], r"AMP\.ENABLED is 'off'; give True, False, or None"),
+        (["INPUT.RANDOM_FLIP", "horizontally"], r"RANDOM_FLIP is 'horizontally'; give none or"),
+        (["INPUT.SCALE_RANGE", "[1.2, 0.8]"], r"SCALE_RANGE is \[1\.2, 0\.8\]; give two factors"),
+        (["SOLVER.MAX_ITER", "0"], r"MAX_ITER is 0; give 1 or more"),
+        (["SOLVER.BASE_LR_END", "1.0"], r"BASE_LR_END is 1\.0; .* no more than SOLVER\.BASE_LR"),
+        (["SOLVER.BASE_LR", "0.0"], r"BASE_LR is 0\.0; give a rate above 0"),
+        (["SOLVER.STEPS", "(20, 20)"], r"STEPS is \(20, 20\); give iterations that grow"),
+        (["SOLVER.STEP_FRACTIONS", "[0.5, 1.0]"], r"STEP_FRACTIONS is \[0\.5, 1\.0\]; give shares"),
+        (
+            ["OUTPUT_DIR", "s3://bucket/run"],
+            r"OUTPUT_DIR is s3://.*; give a folder of this machine",
+        ),
+        (["INPUT.MIN_SIZE_TEST", "600"], r"MIN_SIZE_TEST has no effect here.*SQUARE_SIZE"),
+        (["SOLVER.MOMENTUM", "0.8"], r"SOLVER\.MOMENTUM has no effect here.*AdamW"),
+        (["TEST.AUG.ENABLED", "True"], r"TEST\.AUG\.ENABLED has no effect here"),
     ],
 )
 def test_a_wrong_option_is_refused_with_the_cure(opts, message):
@@ -151,3 +177,13 @@ def test_a_misspelt_leaf_names_the_nearest(tmp_path):
 
 def test_the_written_config_is_plain_yaml():
     assert yaml.safe_load(get_cfg().dump())["MODEL"]["ULGA"]["INTERACTIONS"] == []
+
+
+def test_every_key_that_has_no_effect_is_one_of_detectron2s():
+    assert NO_EFFECT.keys() <= set(leaf_keys(get_detectron2_cfg()))
+
+
+def test_our_own_leaf_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load("configs/brain_tumor_swin_ulga.yaml")
+    assert cfg.MODEL.ULGA.INTERACTIONS == ["acp", "cat"]

@@ -209,7 +209,7 @@ def test_colour_is_for_terminals(monkeypatch: pytest.MonkeyPatch):
 def test_devices_are_told():
     gpu = {"name": "NVIDIA H200", "bytes": 139 * 2**30}
     device = {"gpus": [gpu], "gpu_bf16": True, "cuda_warning": "", "mps": True}
-    texts = [fact.text for fact in machine.device_facts(device, cpu_bf16=True)]
+    texts = [fact.text for fact in machine.device_facts(device, cores=2, cpu_bf16=True)]
     assert texts[0].endswith("cores, bf16")
     assert texts[1] == "GPU: NVIDIA H200, 139.0 GiB, bf16; training takes it by itself"
     assert texts[2] == "MPS: there; taken when asked for, MODEL.DEVICE mps"
@@ -226,7 +226,7 @@ def test_a_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, free: float, 
 def test_no_gpu_is_only_a_note():
     device = {"gpus": [], "gpu_bf16": False, "cuda_warning": "", "mps": False}
     if not Path("/proc/driver/nvidia/version").exists():
-        assert machine.device_facts(device, cpu_bf16=False)[-1].level == NOTE
+        assert machine.device_facts(device, cores=2, cpu_bf16=False)[-1].level == NOTE
 
 
 def test_ulga_alone_prints_its_help(capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,7 @@ from detectron2.layers.batch_norm import LayerNorm as ChannelFirstLayerNorm
 from torch import nn
 
 from ulga_d2 import get_cfg
-from ulga_d2.engine.device import resolve_device
+from ulga_d2.engine.device import resolve_device, resolve_workers
 from ulga_d2.engine.optimizer import build_optimizer, decays, resolve_schedule
 from ulga_d2.engine.sampler import PositionDataset, PositionSampler, epoch_order
 from ulga_d2.errors import UserError
@@ -86,6 +86,13 @@ def test_epochs_become_iterations_steps_and_a_short_warm_up():
     assert cfg.SOLVER.CHECKPOINT_PERIOD == 44
 
 
+def test_steps_that_a_short_run_cannot_tell_apart_become_one():
+    cfg = get_cfg()
+    cfg.SOLVER.NUM_EPOCHS, cfg.SOLVER.IMS_PER_BATCH = 1, 16
+    resolve_schedule(cfg, 30)
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (2, (1,))
+
+
 def test_zero_epochs_keep_the_iterations_as_given():
     cfg = get_cfg()
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.CHECKPOINT_PERIOD = 123, (100,), 50
@@ -127,6 +134,31 @@ def test_a_device_that_is_not_there_is_refused_with_what_is():
     cfg.MODEL.DEVICE = "tpu"
     with pytest.raises(UserError, match="MODEL.DEVICE is tpu, but this machine has: cpu"):
         resolve_device(cfg)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_is():
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cuda:99"
+    with pytest.raises(UserError, match=r"MODEL\.DEVICE is cuda:99, but this machine has: cpu"):
+        resolve_device(cfg)
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_cpu_gets_autocast_only_where_it_has_bf16_instructions(monkeypatch, has_bf16):
+    monkeypatch.setattr("ulga_d2.engine.device.cpu_computes_in_bf16", lambda: has_bf16)
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    resolve_device(cfg)
+    assert cfg.SOLVER.AMP.ENABLED is has_bf16
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, 4), (2, 2), (8, 0)])
+def test_half_the_cores_read_data_shared_among_the_processes(monkeypatch, processes, expected):
+    monkeypatch.setattr("ulga_d2.engine.device.available_cores", lambda: 8)
+    cfg = get_cfg()
+    cfg.DATALOADER.NUM_WORKERS = 6
+    resolve_workers(cfg, processes)
+    assert cfg.DATALOADER.NUM_WORKERS == expected
 
 
 def test_auto_device_is_resolved_and_amp_follows_it():

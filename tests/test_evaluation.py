@@ -67,27 +67,24 @@ def model(records):
     return [detect(record) for record in records]
 
 
-def register(name, records):
-    DatasetCatalog.register(name, lambda: records)
-    MetadataCatalog.get(name).set(thing_classes=CLASSES)
-
-
 @pytest.fixture
 def dataset():
-    register("evaluation_test", make_records())
+    """For detectron2's evaluator, which reads its ground truth from the catalog."""
+    DatasetCatalog.register("evaluation_test", make_records)
+    MetadataCatalog.get("evaluation_test").set(thing_classes=CLASSES)
     yield "evaluation_test"
     DatasetCatalog.remove("evaluation_test")
     MetadataCatalog.remove("evaluation_test")
 
 
-def evaluate(name, folder, batches):
-    evaluator = DetectionEvaluator(name, str(folder))
+def evaluate(folder, batches):
+    evaluator = DetectionEvaluator("test", make_records(), CLASSES, str(folder))
     return evaluator, inference_on_dataset(model, batches, evaluator)
 
 
 def test_evaluator_agrees_with_detectron2s_own(dataset, tmp_path):
     batches = [[record] for record in make_records()]
-    _, ours = evaluate(dataset, tmp_path / "ours", batches)
+    _, ours = evaluate(tmp_path / "ours", batches)
     peer = COCOEvaluator(dataset, output_dir=str(tmp_path / "peer"), use_fast_impl=False)
     theirs = inference_on_dataset(model, batches, peer)["bbox"]
     defined = {name: value for name, value in theirs.items() if np.isfinite(value)}
@@ -95,8 +92,8 @@ def test_evaluator_agrees_with_detectron2s_own(dataset, tmp_path):
     assert {name: ours["bbox"][name] for name in defined} == pytest.approx(defined, rel=1e-12)
 
 
-def test_files_hold_every_figure_and_the_predictions_that_made_them(dataset, tmp_path, capsys):
-    evaluator, results = evaluate(dataset, tmp_path / "inference", [make_records()])
+def test_files_hold_every_figure_and_the_predictions_that_made_them(tmp_path, capsys):
+    evaluator, results = evaluate(tmp_path / "inference", [make_records()])
     assert all(isinstance(v, float) for group in results.values() for v in group.values())
     assert "APs" not in results["bbox"]
     metrics = json.loads((tmp_path / "inference/metrics.json").read_text())
@@ -110,20 +107,20 @@ def test_files_hold_every_figure_and_the_predictions_that_made_them(dataset, tmp
     assert capsys.readouterr().out == "", "pycocotools must not print"
 
 
-def test_console_shows_the_figures_and_says_why_some_are_missing(dataset, tmp_path, caplog):
+def test_console_shows_the_figures_and_says_why_some_are_missing(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "ulga_d2"):
-        _, results = evaluate(dataset, tmp_path, [make_records()])
+        _, results = evaluate(tmp_path, [make_records()])
     assert f"{results['agnostic']['AP50']:.2f}" in caplog.text
     assert f"{results['bbox']['AP-meningioma']:.2f}" in caplog.text
     assert "undefined: no ground-truth object smaller than 32x32 px" in caplog.text
     assert "nan" not in caplog.text and "-1" not in caplog.text
 
 
-def test_figures_do_not_depend_on_order_or_on_images_that_come_twice(dataset, tmp_path):
+def test_figures_do_not_depend_on_order_or_on_images_that_come_twice(tmp_path):
     records = make_records()
-    _, expected = evaluate(dataset, tmp_path / "a", [records])
+    _, expected = evaluate(tmp_path / "a", [records])
     shuffled = random.Random(0).sample(records, len(records))
-    _, results = evaluate(dataset, tmp_path / "b", [shuffled[:5], shuffled[3:], shuffled[:2]])
+    _, results = evaluate(tmp_path / "b", [shuffled[:5], shuffled[3:], shuffled[:2]])
     assert results == expected
     for name in ["metrics.json", "predictions.json"]:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -135,35 +132,33 @@ def run_rank(rank, folder):
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     records = make_records()
-    register("evaluation_ranks", records)
     share = records[:7] if rank == 0 else records[5:]
-    _, results = evaluate("evaluation_ranks", Path(folder) / "ranks", [share])
+    _, results = evaluate(Path(folder) / "ranks", [share])
     (Path(folder) / f"{rank}.json").write_text(json.dumps(results))
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_figures_of_one(dataset, tmp_path):
+def test_two_processes_give_the_figures_of_one(tmp_path):
     torch.multiprocessing.spawn(run_rank, (str(tmp_path),), nprocs=2)
-    _, expected = evaluate(dataset, tmp_path / "one", [make_records()])
+    _, expected = evaluate(tmp_path / "one", [make_records()])
     assert json.loads((tmp_path / "0.json").read_text()) == expected
     assert json.loads((tmp_path / "1.json").read_text()) == {}
     for name in ["metrics.json", "predictions.json"]:
         assert (tmp_path / "ranks" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-def test_an_incomplete_or_foreign_set_of_images_is_refused(dataset, tmp_path):
+def test_an_incomplete_or_foreign_set_of_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="images not shown to the model: 2"):
-        evaluate(dataset, tmp_path, [make_records()[2:]])
+        evaluate(tmp_path, [make_records()[2:]])
     with pytest.raises(UserError, match="images that are not in the set: 1"):
-        evaluate(dataset, tmp_path, [make_records(13)])
+        evaluate(tmp_path, [make_records(13)])
     assert not os.listdir(tmp_path)
 
 
 def test_repeated_image_ids_are_refused_before_inference(tmp_path):
-    register("evaluation_repeated", make_records(2) + make_records(1))
+    repeated = make_records(2) + make_records(1)
     with pytest.raises(UserError, match="image_id 0 stands in 2 records"):
-        DetectionEvaluator("evaluation_repeated", str(tmp_path))
-    DatasetCatalog.remove("evaluation_repeated")
+        DetectionEvaluator("repeated", repeated, CLASSES, str(tmp_path))
 
 
 def grey_image(file_name):

@@ -7,7 +7,8 @@ import difflib
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 
@@ -128,6 +129,7 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
     """Merge a YAML file (with its `_BASE_` files) and "KEY VALUE" pairs into `cfg`, in place.
 
     Files are read by the safe YAML loader only: a tag that would build a Python object is refused.
+    A `configs/NAME.yaml` that is not there is looked for among the package's own.
 
     Raises:
         UserError: a missing file, bad YAML, an unknown key (with the nearest valid one), or a value
@@ -148,17 +150,20 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
     from detectron2.utils.file_io import PathManager
 
     if not PathManager.isfile(config_file):
-        folder = os.path.dirname(config_file) or "."
-        names = (
-            [n for n in os.listdir(folder) if n.endswith(".yaml")] if os.path.isdir(folder) else []
-        )
-        near = difflib.get_close_matches(os.path.basename(config_file), names, n=1)
-        cure = (
-            f"did you mean {os.path.join(folder, near[0])}?" if near else "see configs/ for ours."
-        )
-        raise UserError(f"config file {config_file} does not exist; {cure}")
+        own = Path(__file__).parent / "configs" / config_file.removeprefix("configs/")
+        if not own.is_file():
+            raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
+        config_file = str(own)
     with _readable(cfg, config_file):
         cfg.merge_from_file(config_file, allow_unsafe=False)
+
+
+def _near_files(config_file: str) -> str:
+    folder = os.path.dirname(config_file) or "."
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    names = [name for name in names if name.endswith(".yaml")]
+    near = difflib.get_close_matches(os.path.basename(config_file), names, n=1)
+    return f"did you mean {os.path.join(folder, near[0])}?" if near else "see configs/ for ours."
 
 
 @contextlib.contextmanager
@@ -208,3 +213,11 @@ def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from leaf_keys(value, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """Return the value of a dotted key, or an empty dict where there is none."""
+    value: Any = cfg
+    for name in key.split("."):
+        value = value.get(name, {})
+    return value

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..data import brain_tumor
 from ..data.root import data_root
-from ..engine.device import cpu_computes_in_bf16
+from ..engine.device import available_cores, cpu_computes_in_bf16
 from ..errors import UserError
 from ..installation.imports import import_facts, run_probe
 from ..installation.machine import device_facts, disk_facts, memory_facts
@@ -45,7 +45,11 @@ def _examine() -> list[Fact]:
         *detectron2_facts(),
         *range_facts(),
         *opencv_facts(),
-        *device_facts(found.get("device", {}).get("facts"), cpu_computes_in_bf16()),
+        *device_facts(
+            found.get("device", {}).get("facts"),
+            cores=available_cores(),
+            cpu_bf16=cpu_computes_in_bf16(),
+        ),
         *memory_facts(),
         *disk_facts(Path.cwd()),
         *_data_facts(),

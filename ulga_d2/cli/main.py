@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "check that training can work here; under each problem, the command that cures it",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
     "sample": "write a synthetic data set in a real one's layout",
+    "train": "train or evaluate a detector, as train_net.py does",
 }
 
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _build_parser(command: str | None) -> tuple[argparse.ArgumentParser, Run | None]:
     parser = argparse.ArgumentParser(
-        prog="ulga", description="Tools around training with ULGA. To train: train_net.py."
+        prog="ulga", description="Train detectors with ULGA, and the tools around it."
     )
     parser.add_argument("--version", action="version", version=f"ulga_d2 {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND")

@@ -80,7 +80,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be opened: {error}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         found = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
         reason = (
             f"it holds the Python object {found[1]}, and loading that could run code"
@@ -108,6 +110,13 @@ def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> 
             f"the weights in {place} do not fit the model of this config:\n{listed}\n"
             "Evaluate and resume with the run's own config.yaml."
         ) from None
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Delete the half-written files that a kill in the middle of a save has left."""
+    for name in (".pth", LAST_CHECKPOINT):
+        for path in Path(folder).glob(f"*{name}.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def remove_old(folder: str | Path, keep: int, latest: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
     from .datasets import RunData
 
-logger = logging.getLogger(__name__)
-
 PICTURE = "predictions.png"
 
 
@@ -38,15 +34,16 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData) -> dict[str, Any]:
     for name, records in data.test.items():
         folder = Path(cfg.OUTPUT_DIR) / "inference" / ("" if only_one else name)
         loader = TestLoader(cfg, records)
-        evaluator = DetectionEvaluator(name, str(folder))
+        evaluator = DetectionEvaluator(name, records, data.class_names, str(folder))
         of_this_set = inference_on_dataset(model, loader, evaluator)
         if comm.is_main_process():
             picture = Path(cfg.OUTPUT_DIR) / (PICTURE if only_one else f"{name}_{PICTURE}")
-            _draw(records, folder, data.class_names, picture)
+            draw_predictions(
+                records,
+                evaluator.predictions,
+                data.class_names,
+                str(picture),
+                read_image=read_image,
+            )
             results.update(of_this_set if only_one else {name: of_this_set})
     return results
-
-
-def _draw(records: list[dict], folder: Path, class_names: tuple[str, ...], picture: Path) -> None:
-    predictions = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
-    draw_predictions(records, predictions, class_names, str(picture), read_image=read_image)

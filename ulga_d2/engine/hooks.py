@@ -9,7 +9,7 @@ from collections.abc import Callable
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .checkpoint import remove_old, save_checkpoint
+from .checkpoint import remove_old, remove_unfinished, save_checkpoint
 
 
 class CheckpointHook(HookBase):
@@ -23,6 +23,11 @@ class CheckpointHook(HookBase):
         self._folder = folder
         self._period = period
         self._keep = keep
+
+    def before_train(self) -> None:
+        """Clear what a kill in the middle of a save has left."""
+        if comm.is_main_process():
+            remove_unfinished(self._folder)
 
     def after_step(self) -> None:
         """Save if this iteration is one to save after."""

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser of detectron2's training flags, with their meaning there."""
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate a detector.",
-        epilog="example: python train_net.py --config-file configs/brain_tumor_swin_ulga.yaml "
-        "SOLVER.IMS_PER_BATCH 8",
-    )
+DESCRIPTION = "Train or evaluate a detector."
+EXAMPLE = "--config-file configs/brain_tumor_swin_ulga.yaml SOLVER.IMS_PER_BATCH 8"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add detectron2's training flags, with their meaning there."""
     parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file of the run")
     parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR's checkpoint")
     parser.add_argument(
@@ -34,7 +33,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--num-gpus",
         type=int,
         default=1,
-        help="processes on this machine: one a GPU, or CPU processes where there is none",
+        help="processes on this machine: one a GPU, or CPU processes with MODEL.DEVICE cpu",
     )
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="from 0, unique per machine")
@@ -46,28 +45,48 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides"
     )
-    return parser
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Parse, launch one or many processes, and return the exit code: 0, 2 (user's error) or 130."""
-    args = argument_parser().parse_args(argv)
+    """Parse the arguments and launch; return `launch`'s exit code, or 2 for the user's error."""
+    parser = argparse.ArgumentParser(
+        description=DESCRIPTION, epilog=f"example: python train_net.py {EXAMPLE}"
+    )
+    add_arguments(parser)
+    args = parser.parse_args(argv)
     try:
-        if args.num_gpus * args.num_machines > 1:
-            from .distributed import launch_processes
-
-            return launch_processes(main, args)
-        main(args)
+        return launch(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def launch(args: argparse.Namespace) -> int:
+    """Call `main` in as many processes as `args` asks for; return 0, or 130 when interrupted.
+
+    Raises:
+        UserError: see `main`; also where torch or detectron2 is missing.
+    """
+    try:
+        if num_processes(args) > 1:
+            from .device import resolve_device
+            from .distributed import launch_processes
+
+            cfg = read_config(args)
+            resolve_device(cfg)
+            return launch_processes(main, args, cfg.MODEL.DEVICE)
+        main(args)
     except ModuleNotFoundError as error:
-        print(f"error: no module {error.name}; `ulga doctor` tells the cure", file=sys.stderr)
-        return 2
+        raise UserError(f"no module {error.name}; `ulga doctor` tells the cure") from None
     except KeyboardInterrupt:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def num_processes(args: argparse.Namespace) -> int:
+    """Return the number of processes of the run, on all machines."""
+    return max(1, args.num_gpus) * args.num_machines
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -95,19 +114,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None]:
-    """Read the config, check it and the folder, load the data, resolve what depends on them.
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """Merge the config file and the options, and check what can be checked without the data.
 
-    Returns:
-        The frozen config, the run's data, and the checkpoint that --resume or MODEL.WEIGHTS names.
+    Raises:
+        UserError: naming the file or option, the key and the cure.
     """
     from .. import get_cfg
     from ..config import merge_config
     from .checks import check_config, check_model
-    from .datasets import check_same_classes, load_run_data, resolve_classes
-    from .device import resolve_device
-    from .optimizer import resolve_schedule
-    from .run_folder import open_run_folder, read_state, warn_of_changes
+    from .sampler import micro_batch_size
 
     if not args.config_file:
         raise UserError("no config: give --config-file, for example one of configs/*.yaml")
@@ -115,12 +131,31 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     merge_config(cfg, args.config_file, args.opts)
     check_config(cfg)
     check_model(cfg)
+    if not args.eval_only:
+        solver = cfg.SOLVER
+        micro_batch_size(solver.IMS_PER_BATCH, solver.ACCUMULATION_STEPS, num_processes(args))
+    return cfg
+
+
+def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None]:
+    """Read the config, check it and the folder, load the data, resolve what depends on them.
+
+    Returns:
+        The frozen config, the run's data, and the checkpoint that --resume or MODEL.WEIGHTS names.
+    """
+    from .datasets import check_same_classes, load_run_data, resolve_classes
+    from .device import resolve_device, resolve_workers
+    from .optimizer import resolve_schedule
+    from .run_folder import open_run_folder, read_state, warn_of_changes
+
+    cfg = read_config(args)
     open_run_folder(cfg, args)
     resolve_device(cfg)
+    resolve_workers(cfg, max(1, args.num_gpus))
     state, place = read_state(cfg, args)
     data = load_run_data(cfg, with_training=not args.eval_only)
     if state is not None:
-        check_same_classes({"the data": data.class_names, str(place): tuple(state["class_names"])})
+        check_same_classes({"the data": data.class_names, place: tuple(state["class_names"])})
     resolve_classes(cfg, data.class_names)
     if not args.eval_only:
         resolve_schedule(cfg, len(data.train))
@@ -163,7 +198,7 @@ def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
     headers = ["data set", "AP", "AP50", "AP75", "AR@100", "class-agnostic AP", "seconds"]
     table = tabulate(rows, headers, floatfmt=".1f", missingval="undefined", tablefmt="pipe")
     if cfg.MODEL.DEVICE.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_allocated(cfg.MODEL.DEVICE)
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     logger = logging.getLogger(__name__)

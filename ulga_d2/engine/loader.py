@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from detectron2.data import MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..data.mapper import DetectionMapper, test_augmentations, training_augmentations
 from ..errors import UserError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 
-def build_mapper(cfg: CfgNode, *, is_train: bool) -> DetectionMapper:
+def build_mapper(cfg: CfgNode, *, is_train: bool) -> Callable[[dict], dict | UserError]:
     """Build the mapper with the augmentations that the INPUT keys describe."""
     if is_train:
         augmentations = training_augmentations(
@@ -26,7 +26,7 @@ def build_mapper(cfg: CfgNode, *, is_train: bool) -> DetectionMapper:
         )
     else:
         augmentations = test_augmentations(cfg.INPUT.SQUARE_SIZE)
-    return DetectionMapper(augmentations, is_train=is_train)
+    return _ErrorsAsValues(DetectionMapper(augmentations, is_train=is_train))
 
 
 def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> Iterator[list[dict]]:
@@ -45,7 +45,7 @@ def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> It
             dataset,
             batch_size=sampler.batch_size,
             sampler=sampler,
-            num_workers=_num_workers(cfg),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list,
         )
     )
@@ -56,10 +56,10 @@ class TestLoader:
 
     def __init__(self, cfg: CfgNode, records: list[dict]) -> None:
         self._loader = DataLoader(
-            _MappedRecords(records, build_mapper(cfg, is_train=False)),
+            MapDataset(records, build_mapper(cfg, is_train=False)),
             batch_size=max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()),
             sampler=InferenceSampler(len(records)),
-            num_workers=_num_workers(cfg),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list,
         )
 
@@ -70,24 +70,21 @@ class TestLoader:
         return _raise_user_errors(self._loader)
 
 
-class _MappedRecords(Dataset):
-    def __init__(self, records: list[dict], mapper: DetectionMapper) -> None:
-        self.records = records
+class _ErrorsAsValues:
+    """A mapper that returns a `UserError` instead of raising it.
+
+    So it crosses a worker's border as one message and not as a traceback; the loader's reader
+    raises it.
+    """
+
+    def __init__(self, mapper: DetectionMapper) -> None:
         self.mapper = mapper
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict | UserError:
+    def __call__(self, record: dict) -> dict | UserError:
         try:
-            return self.mapper(self.records[index])
+            return self.mapper(record)
         except UserError as error:
             return error
-
-
-def _num_workers(cfg: CfgNode) -> int:
-    """Return DATALOADER.NUM_WORKERS, at most half the cores: the other half is the network's."""
-    return min(cfg.DATALOADER.NUM_WORKERS, (os.cpu_count() or 1) // 2)
 
 
 def _raise_user_errors(batches: Iterable[list[dict | UserError]]) -> Iterator[list[dict]]:

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from detectron2.config import get_cfg as get_detectron2_cfg
 from torch import nn
 
 from ..errors import UserError
@@ -29,16 +30,16 @@ def resolve_schedule(cfg: CfgNode, num_images: int) -> None:
 
     Sets MAX_ITER, STEPS and WARMUP_ITERS; with NUM_EPOCHS = 0 they stay as given. An epoch is
     ceil(num_images / IMS_PER_BATCH) iterations; CHECKPOINT_PERIOD 0 becomes one epoch.
+
+    Raises:
+        UserError: NUM_EPOCHS and MAX_ITER that contradict each other.
     """
     solver = cfg.SOLVER
     epoch = math.ceil(num_images / solver.IMS_PER_BATCH)
-    if solver.NUM_EPOCHS < 0:
-        raise UserError(
-            f"SOLVER.NUM_EPOCHS is {solver.NUM_EPOCHS}; give 1 or more, or 0 for MAX_ITER"
-        )
     if solver.NUM_EPOCHS:
+        _refuse_a_second_length(cfg, epoch)
         solver.MAX_ITER = epoch * solver.NUM_EPOCHS
-        solver.STEPS = tuple(round(share * solver.MAX_ITER) for share in solver.STEP_FRACTIONS)
+        solver.STEPS = _steps(cfg)
         solver.WARMUP_ITERS = min(solver.WARMUP_ITERS, round(WARMUP_SHARE * solver.MAX_ITER))
     if solver.CHECKPOINT_PERIOD <= 0:
         solver.CHECKPOINT_PERIOD = epoch
@@ -53,6 +54,24 @@ def resolve_schedule(cfg: CfgNode, num_images: int) -> None:
         if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR"
         else solver.LR_SCHEDULER_NAME,
     )
+
+
+def _steps(cfg: CfgNode) -> tuple[int, ...]:
+    """Return STEP_FRACTIONS in iterations; what a very short run cannot tell apart is one step."""
+    length = cfg.SOLVER.MAX_ITER
+    steps = {round(share * length) for share in cfg.SOLVER.STEP_FRACTIONS}
+    return tuple(sorted(step for step in steps if 0 < step < length))
+
+
+def _refuse_a_second_length(cfg: CfgNode, epoch: int) -> None:
+    # The default, and what a resolved config.yaml states beside its NUM_EPOCHS, are no second one.
+    asked, given = cfg.SOLVER.NUM_EPOCHS * epoch, cfg.SOLVER.MAX_ITER
+    if given not in (asked, get_detectron2_cfg().SOLVER.MAX_ITER):
+        raise UserError(
+            f"SOLVER.MAX_ITER is {given}, but SOLVER.NUM_EPOCHS {cfg.SOLVER.NUM_EPOCHS} asks for "
+            f"{asked} iterations ({epoch} an epoch); give SOLVER.NUM_EPOCHS 0 to train "
+            f"{given} iterations, or SOLVER.MAX_ITER {asked}"
+        )
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

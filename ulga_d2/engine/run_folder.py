@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import leaf_keys
+from ..config import leaf_keys, value_of
 from ..errors import UserError
 from ..version import __version__
 from .checkpoint import last_checkpoint, load_checkpoint
@@ -25,7 +25,15 @@ from .checkpoint import last_checkpoint, load_checkpoint
 logger = logging.getLogger(__name__)
 
 # Settings that change where or how fast a run goes, and not what it computes.
-NO_MATTER = {"OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "MODEL.WEIGHTS", "TEST.EVAL_PERIOD"}
+NO_MATTER = {
+    "OUTPUT_DIR",
+    "DATALOADER.NUM_WORKERS",
+    "MODEL.WEIGHTS",
+    "MODEL.ULGA.GRADIENT_CHECKPOINTING",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.CHECKPOINT_KEEP",
+    "TEST.EVAL_PERIOD",
+}
 
 
 def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -75,8 +83,8 @@ def _start_log(folder: Path) -> None:
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
 
 
-def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] | None, Path | None]:
-    """Load the checkpoint that the flags ask for; return it with its path, or (None, None).
+def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
+    """Load the checkpoint that the flags ask for; return it with its path, or (None, "").
 
     Raises:
         UserError: --resume with nothing to resume, or --eval-only without weights.
@@ -89,17 +97,17 @@ def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] |
                 "give the OUTPUT_DIR of the run to go on with"
             )
     elif cfg.MODEL.WEIGHTS:
-        path = Path(cfg.MODEL.WEIGHTS)
+        path = cfg.MODEL.WEIGHTS
     elif args.eval_only:
         raise UserError(
             "--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth, or --resume for "
             "the last checkpoint in OUTPUT_DIR"
         )
     else:
-        return None, None
+        return None, ""
     state = load_checkpoint(path)
     logger.info("read %s (iteration %d)", path, state["iteration"])
-    return state, path
+    return state, str(path)
 
 
 def warn_of_changes(cfg: CfgNode, state: dict[str, Any]) -> None:
@@ -107,15 +115,17 @@ def warn_of_changes(cfg: CfgNode, state: dict[str, Any]) -> None:
     # Both through YAML, which knows lists and no tuples.
     before, after = (CfgNode(yaml.safe_load(text)) for text in (state["config"], cfg.dump()))
     for key in sorted({*leaf_keys(before), *leaf_keys(after)} - NO_MATTER):
-        old, new = _value(before, key), _value(after, key)
+        old, new = value_of(before, key), value_of(after, key)
         if old != new:
             logger.warning("--resume: %s was %s and is %s now", key, old, new)
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg.get(name, {})
-    return cfg
+    old, new = len(state["loss_normalizer"]), comm.get_world_size()
+    if old != new:
+        logger.warning(
+            "--resume: the run had %d processes and has %d now: its images are the same, its last "
+            "bits are not",
+            old,
+            new,
+        )
 
 
 def write_config(cfg: CfgNode) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -38,25 +39,34 @@ def numpy_seeded(*key: int) -> Iterator[None]:
 
 
 class PositionDataset(Dataset):
-    """The images of a run, addressed by position.
+    """The images of a run, addressed by position."""
 
-    A `UserError` in the mapper is returned instead of raised, so that it crosses a worker's border
-    as one message and not as a traceback; the loader's reader raises it.
-    """
-
-    def __init__(self, records: list[dict], mapper: Callable[[dict], dict], seed: int) -> None:
+    def __init__(self, records: list[dict], mapper: Callable[[dict], Any], seed: int) -> None:
         self.records = records
         self.mapper = mapper
         self.seed = seed
 
-    def __getitem__(self, position: int) -> dict | UserError:
+    def __getitem__(self, position: int) -> Any:
         epoch, offset = divmod(position, len(self.records))
         index = epoch_order(self.seed, epoch, len(self.records))[offset]
         with numpy_seeded(self.seed, _AUGMENTATION_STREAM, position):
-            try:
-                return self.mapper(self.records[index])
-            except UserError as error:
-                return error
+            return self.mapper(self.records[index])
+
+
+def micro_batch_size(total_batch: int, accumulation_steps: int, world_size: int) -> int:
+    """Return the images of one rank's micro-batch.
+
+    Raises:
+        UserError: if a step's images cannot be cut into equal parts.
+    """
+    parts = accumulation_steps * world_size
+    if total_batch % parts:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH ({total_batch}) must be a multiple of "
+            f"SOLVER.ACCUMULATION_STEPS ({accumulation_steps}) x number of processes "
+            f"({world_size}) = {parts}"
+        )
+    return total_batch // parts
 
 
 class PositionSampler(Sampler):
@@ -77,15 +87,8 @@ class PositionSampler(Sampler):
         start_iter: int = 0,
         max_iter: int,
     ) -> None:
-        parts = accumulation_steps * world_size
-        if total_batch % parts:
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH ({total_batch}) must be a multiple of "
-                f"SOLVER.ACCUMULATION_STEPS ({accumulation_steps}) x number of "
-                f"processes ({world_size}) = {parts}"
-            )
         self.total_batch = total_batch
-        self.batch_size = total_batch // parts
+        self.batch_size = micro_batch_size(total_batch, accumulation_steps, world_size)
         self.accumulation_steps = accumulation_steps
         self.rank = rank
         self.world_size = world_size

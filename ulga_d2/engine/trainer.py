@@ -185,8 +185,7 @@ class Trainer(TrainerBase):
         normalizers = comm.gather(getattr(self.model, "loss_normalizer", None))
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "moments": self.optimizer.state_dict()["state"],
             "iteration": self.iter + 1,
             "loss_normalizer": normalizers,
             "class_names": list(self.data.class_names),
@@ -196,13 +195,10 @@ class Trainer(TrainerBase):
     def _load_progress(self, state: dict[str, Any]) -> None:
         # Moments come from the checkpoint, rates and decay from the config as it is now.
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict(
-            {"state": state["optimizer"]["state"], "param_groups": groups}
-        )
-        self.scheduler.last_epoch = state["scheduler"]["last_epoch"]
+        self.optimizer.load_state_dict({"state": state["moments"], "param_groups": groups})
+        self.start_iter = self.scheduler.last_epoch = state["iteration"]
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
-        self.start_iter = state["iteration"]
         saved = state["loss_normalizer"]
         if saved[0] is not None:
             own_rank = saved[comm.get_rank()] if len(saved) == comm.get_world_size() else None

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
@@ -32,22 +31,27 @@ class DetectionEvaluator(DatasetEvaluator):
     once, and neither the order of images nor their distribution over processes matters.
 
     Args:
-        dataset_name: a set in detectron2's catalogs; its ground truth is read here, so that a fault
-            in it shows before inference and not after.
+        name: of the data set, for messages.
+        records: its ground truth, as detectron2's DatasetCatalog gives it.
+        class_names: by category_id.
         output_dir: gets metrics.json (every figure in percent, null with its reason under "reasons"
             where undefined) and predictions.json (COCO's result list, in the order of the set).
 
     Attributes:
-        records: the set's ground truth.
-        class_names: by category_id.
         predictions: after `evaluate`, on the main process, what predictions.json holds.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str) -> None:
-        self.dataset_name = dataset_name
+    def __init__(
+        self,
+        name: str,
+        records: Sequence[dict[str, Any]],
+        class_names: Sequence[str],
+        output_dir: str,
+    ) -> None:
+        self.name = name
+        self.records = records
+        self.class_names = class_names
         self.output_dir = output_dir
-        self.records: list[dict[str, Any]] = DatasetCatalog.get(dataset_name)
-        self.class_names: list[str] = list(MetadataCatalog.get(dataset_name).thing_classes)
         number_images(self.records)  # refuses image ids that are not unique
         self.reset()
 
@@ -88,7 +92,7 @@ class DetectionEvaluator(DatasetEvaluator):
         self._write(metrics)
         logger.info(
             "%s: %d images, figures in percent\n%s",
-            self.dataset_name,
+            self.name,
             len(self.records),
             metrics_table(metrics, self.records, self.predictions, self.class_names),
         )
@@ -103,7 +107,7 @@ class DetectionEvaluator(DatasetEvaluator):
             if image_ids:
                 some = ", ".join(sorted(map(repr, image_ids))[:3])
                 raise UserError(
-                    f"evaluation on {self.dataset_name}: {fault}: {len(image_ids)} "
+                    f"evaluation on {self.name}: {fault}: {len(image_ids)} "
                     f"(such as image_id {some}); evaluate with a loader over exactly this set"
                 )
 

@@ -17,15 +17,16 @@ _DISK_LEAST = _GIB // 4  # one checkpoint of a small model
 _SHARED = _GIB // 4  # batches travel from the loader's processes through it
 
 
-def device_facts(device: dict[str, Any] | None, cpu_bf16: bool) -> list[Fact]:
+def device_facts(device: dict[str, Any] | None, *, cores: int, cpu_bf16: bool) -> list[Fact]:
     """Say what training would run on.
 
     Args:
         device: what the probe found of torch's devices; None if torch does not import.
+        cores: the CPU cores that this process may use.
         cpu_bf16: whether the CPU computes in bfloat16.
     """
     bf16 = "bf16" if cpu_bf16 else "no bf16 instructions, so fp32"
-    facts = [Fact(OK, f"CPU: {_cores()} cores, {bf16}")]
+    facts = [Fact(OK, f"CPU: {cores} cores, {bf16}")]
     if device is None:
         return facts
     for gpu in device["gpus"]:
@@ -44,12 +45,6 @@ def _no_gpu_fact(warning: str) -> Fact:
         return Fact(NOTE, "GPU: none; training runs on the CPU")
     text = f"GPU: there is an NVIDIA driver, but torch cannot use it. {warning}".strip()
     return Fact(WARNING, text, "nvidia-smi shows the driver; update it, or install an older torch")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory_facts() -> list[Fact]:

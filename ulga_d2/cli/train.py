@@ -1,0 +1,20 @@
+"""`ulga train`: what `train_net.py` does, for an installed package without its clone."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..engine.launch import DESCRIPTION, EXAMPLE, add_arguments, launch
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add detectron2's training flags."""
+    parser = subparsers.add_parser(
+        "train", description=DESCRIPTION, epilog=f"example: ulga train {EXAMPLE}"
+    )
+    add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train or evaluate in as many processes as asked for."""
+    return launch(args)
