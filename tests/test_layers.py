@@ -7,10 +7,11 @@ import torch
 from detectron2.modeling.backbone.swin import SwinTransformerBlock
 from torch import nn
 
-from ulga_d2.layers.attention import WindowAttention, window_geometry
+from ulga_d2.layers.attention import WindowAttention
 from ulga_d2.layers.block import Block, DropPath
 from ulga_d2.layers.embed import PatchEmbed, PatchMerging
 from ulga_d2.layers.mlp import Mlp
+from ulga_d2.layers.windows import window_geometry
 
 MAPS = [(1, 1), (1, 7), (13, 29), (7, 14), (8, 6)]
 
@@ -87,7 +88,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     ("size", "tokens"), [((1, 1), (1, 1)), ((7, 30), (2, 8)), ((32, 4), (8, 1))]
 )
 def test_patch_embed_pads_to_whole_patches(size, tokens):
-    embed = PatchEmbed(8, patch_size=4, in_channels=3)
+    embed = PatchEmbed(8, patch_size=4, in_channels=3, has_norm=True)
     assert embed(torch.randn(2, 3, *size)).shape == (2, *tokens, 8)
 
 

@@ -26,6 +26,7 @@ def add_keys(cfg: CfgNode) -> None:
     if "ULGA" in cfg.MODEL:
         return
     _add_model_keys(cfg)
+    _add_vit_keys(cfg)
     _add_swin_keys(cfg)
     _add_input_keys(cfg)
     _add_solver_keys(cfg)
@@ -68,6 +69,27 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # Start the fusion at zero, so that the block starts as the plain one (ours; for pretrained
     # weights).
     ulga.FUSE.ZERO_INIT = False
+
+
+def _add_vit_keys(cfg: CfgNode) -> None:
+    vit = cfg.MODEL.ULGA.VIT = _node()
+    # ViT-S, patches of 16 pixels.
+    vit.EMBED_DIM = 384
+    vit.DEPTH = 12
+    vit.NUM_HEADS = 6
+    # Hidden width of the MLP over its input width (raise it for the parameter-matched control).
+    vit.MLP_RATIO = 4.0
+    # Side of an attention window in tokens (ViTDet: 14); 0 = every block attends to the whole map,
+    # which below some 640 pixels is also the cheaper, since windows pad the map.
+    vit.WINDOW_SIZE = 0
+    # With windows: how many blocks attend to the whole map, evenly spread (ViTDet: 4 of 12).
+    vit.NUM_GLOBAL = 4
+    # Decomposed relative positions in the logits.
+    vit.REL_POS = False
+    # Side of the position tables in tokens: INPUT.SQUARE_SIZE / 16. Other maps get them resized.
+    vit.GRID_SIZE = 32
+    # Stochastic depth, growing linearly from 0 to this over the blocks.
+    vit.DROP_PATH_RATE = 0.1
 
 
 def _add_swin_keys(cfg: CfgNode) -> None:

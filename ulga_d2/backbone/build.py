@@ -11,6 +11,7 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 from ..errors import UserError
 from .hierarchical import STAGE_NAMES
 from .swin import SwinTransformer
+from .vit import STAGE_NAME, STRIDES, ViT
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -23,8 +24,16 @@ GROUPS = 32  # of detectron2's GroupNorm
 def build_retinanet_ulga_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build Swin and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
     check_swin(cfg)
-    check_pyramid(cfg)
+    check_pyramid(cfg, STAGE_NAMES)
     return _with_pyramid(cfg, SwinTransformer(cfg))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_ulga_vit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build ViT and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
+    check_vit(cfg)
+    check_pyramid(cfg, tuple(STRIDES))
+    return _with_pyramid(cfg, ViT(cfg))
 
 
 def _with_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
@@ -57,9 +66,7 @@ def check_swin(cfg: CfgNode) -> None:
         _check(f"ULGA.SWIN.{key}", list(node[key]), valid, "four numbers >= 1, one a stage")
     _check("ULGA.SWIN.EMBED_DIM", node.EMBED_DIM, node.EMBED_DIM >= 1, "1 or more")
     _check("ULGA.SWIN.WINDOW_SIZE", node.WINDOW_SIZE, node.WINDOW_SIZE >= 1, "1 or more")
-    ratio, rate = node.MLP_RATIO, node.DROP_PATH_RATE
-    _check("ULGA.SWIN.MLP_RATIO", ratio, ratio * node.EMBED_DIM >= 1, "more, such as 4.0")
-    _check("ULGA.SWIN.DROP_PATH_RATE", rate, 0 <= rate < 1, "0 or more, less than 1")
+    _check_rates("ULGA.SWIN", node, node.EMBED_DIM)
     for stage, heads in enumerate(node.NUM_HEADS):
         dim = node.EMBED_DIM * 2**stage
         if dim % heads:
@@ -72,15 +79,40 @@ def check_swin(cfg: CfgNode) -> None:
             )
 
 
-def check_pyramid(cfg: CfgNode) -> None:
+def check_vit(cfg: CfgNode) -> None:
+    """Refuse a ViT that cannot be built.
+
+    Raises:
+        UserError: naming the key, its value and the valid ones.
+    """
+    node, interaction = cfg.MODEL.ULGA.VIT, cfg.MODEL.ULGA
+    for key in ("EMBED_DIM", "DEPTH", "NUM_HEADS", "GRID_SIZE"):
+        _check(f"ULGA.VIT.{key}", node[key], node[key] >= 1, "1 or more")
+    dim, heads = node.EMBED_DIM, node.NUM_HEADS
+    valid = f"a divisor of EMBED_DIM ({dim})"
+    _check("ULGA.VIT.NUM_HEADS", heads, dim % heads == 0, valid)
+    _check_rates("ULGA.VIT", node, dim)
+    _check("ULGA.VIT.WINDOW_SIZE", node.WINDOW_SIZE, node.WINDOW_SIZE >= 0, "0 or more")
+    valid = 1 <= node.NUM_GLOBAL <= node.DEPTH
+    _check("ULGA.VIT.NUM_GLOBAL", node.NUM_GLOBAL, valid, f"1 to DEPTH ({node.DEPTH})")
+    stages = list(interaction.STAGES)
+    valid = not interaction.INTERACTIONS or STAGE_NAME in stages
+    _check("ULGA.STAGES", stages, valid, f"a list with {STAGE_NAME}, where ViT's blocks are")
+
+
+def check_pyramid(cfg: CfgNode, names: tuple[str, ...]) -> None:
     """Refuse a pyramid that cannot be built, or whose parameters would get no gradient.
+
+    Args:
+        cfg: the config.
+        names: the backbone's maps, from fine to coarse.
 
     Raises:
         UserError: naming the key, its value and the valid ones.
     """
     features = list(cfg.MODEL.FPN.IN_FEATURES)
-    ends = [list(STAGE_NAMES[first:]) for first in range(len(STAGE_NAMES))]
-    valid = f"stages in order up to {STAGE_NAMES[-1]}, such as {ends[1]}"
+    ends = [list(names[first:]) for first in range(len(names))]
+    valid = f"stages in order up to {names[-1]}, such as {ends[-3]}"
     _check("FPN.IN_FEATURES", features, features in ends, valid)
     levels = [f"p{name[-1]}" for name in features]
     wanted = list(cfg.MODEL.RETINANET.IN_FEATURES)
@@ -95,3 +127,9 @@ def check_pyramid(cfg: CfgNode) -> None:
 def _check(key: str, value: object, is_valid: bool, valid: str) -> None:
     if not is_valid:
         raise UserError(f"MODEL.{key} is {value}; give {valid}")
+
+
+def _check_rates(place: str, node: CfgNode, dim: int) -> None:
+    ratio, rate = node.MLP_RATIO, node.DROP_PATH_RATE
+    _check(f"{place}.MLP_RATIO", ratio, ratio * dim >= 1, "more, such as 4.0")
+    _check(f"{place}.DROP_PATH_RATE", rate, 0 <= rate < 1, "0 or more, less than 1")

@@ -70,7 +70,7 @@ class SwinTransformer(HierarchicalBackbone):
             )
 
         super().__init__(
-            stem=PatchEmbed(embed_dim, patch_size=PATCH_SIZE, in_channels=3),
+            stem=PatchEmbed(embed_dim, patch_size=PATCH_SIZE, in_channels=3, has_norm=True),
             stages=[
                 nn.Sequential(*(block(stage, index) for index in range(depth)))
                 for stage, depth in enumerate(depths)

@@ -18,16 +18,17 @@ class PatchEmbed(nn.Module):
         dim: channels C of a token.
         patch_size: side P of a patch in pixels.
         in_channels: channels of the image.
+        has_norm: normalise the tokens (Swin does, ViT does not).
 
     Shape:
         input (B, in_channels, H, W), output (B, ceil(H / P), ceil(W / P), C).
     """
 
-    def __init__(self, dim: int, *, patch_size: int, in_channels: int) -> None:
+    def __init__(self, dim: int, *, patch_size: int, in_channels: int, has_norm: bool) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim) if has_norm else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the tokens of an image."""
@@ -61,3 +62,31 @@ class PatchMerging(nn.Module):
         # Down the columns of a square first, then across: the order of Swin's released weights.
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, H / 2, W / 2, 2C)
+
+
+class PositionEmbed(nn.Module):
+    """Add a learned table to the tokens, so that equal patches at two places differ.
+
+    Source: ViT, arXiv:2010.11929.
+
+    Args:
+        dim: channels C of the tokens.
+        grid_size: side S of the table in tokens; a map of another size gets it resized bicubically.
+
+    Shape:
+        input and output (B, H, W, C); any H, W >= 1.
+    """
+
+    def __init__(self, dim: int, *, grid_size: int) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.empty(1, grid_size, grid_size, dim))
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the tokens with their places."""
+        table = self.pos_embed
+        if x.shape[1:3] != table.shape[1:3]:
+            table = table.permute(0, 3, 1, 2)
+            table = F.interpolate(table, x.shape[1:3], mode="bicubic", align_corners=False)
+            table = table.permute(0, 2, 3, 1)  # (1, H, W, C)
+        return x + table
