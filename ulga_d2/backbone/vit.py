@@ -77,11 +77,10 @@ class ViT(Backbone):
 
         def block(index: int) -> Block:
             window = 0 if index in whole else window_size
-            size = (window or grid_size) if rel_pos else 0
-            sizes = {"num_heads": num_heads, "window_size": window, "rel_pos_size": size}
+            sizes = {"window_size": window, "rel_pos_size": (window or grid_size) * rel_pos}
             return Block(
                 embed_dim,
-                attn=GlobalAttention(embed_dim, **sizes),
+                attn=GlobalAttention(embed_dim, num_heads=num_heads, **sizes),
                 mlp=Mlp(embed_dim, mlp_ratio=mlp_ratio),
                 interaction=interaction_layer(embed_dim, STAGE_NAME),
                 drop_path=drop_path_rate * index / max(1, depth - 1),
@@ -93,9 +92,8 @@ class ViT(Backbone):
         if "stage3" in out_features:
             self.to_stage3 = nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2)
         self.gradient_checkpointing = gradient_checkpointing
-        self._out_features = out_features
+        self._out_features, self._out_feature_strides = out_features, STRIDES
         self._out_feature_channels = dict.fromkeys(STRIDES, embed_dim)
-        self._out_feature_strides = STRIDES
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
