@@ -55,26 +55,24 @@ def largest_difference(value: torch.Tensor, expected: torch.Tensor) -> float:
     return float((value - expected).abs().max() / expected.abs().max())
 
 
+def detectron2_pair(*, rel_pos: bool, window_size: int) -> tuple[nn.Module, ViT]:
+    """Return detectron2's ViT, with windows in every second block, and ours with its weights."""
+    torch.manual_seed(0)
+    theirs = Detectron2ViT(
+        img_size=128, **SIZES, pretrain_img_size=128, pretrain_use_cls_token=False,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=rel_pos,
+        window_size=window_size, window_block_indexes=[0, 2] if window_size else [],
+    )  # fmt: skip
+    ours = plain_vit(window_size=window_size, rel_pos=rel_pos)
+    give_weights(with_random_vectors(theirs), ours, 8)
+    return theirs, ours
+
+
 @pytest.mark.parametrize("rel_pos", [False, True])
 @pytest.mark.parametrize("window_size", [0, 3])
 @pytest.mark.parametrize("size", [(128, 128), (96, 160), (16, 112)])
 def test_vit_equals_detectron2s_with_its_weights(rel_pos, window_size, size):
-    torch.manual_seed(0)
-    windowed = [] if window_size == 0 else [0, 2]
-    theirs = with_random_vectors(
-        Detectron2ViT(
-            img_size=128,
-            **SIZES,
-            pretrain_img_size=128,
-            pretrain_use_cls_token=False,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=rel_pos,
-            window_size=window_size,
-            window_block_indexes=windowed,
-        )  # fmt: skip
-    )
-    ours = plain_vit(window_size=window_size, rel_pos=rel_pos)
-    give_weights(theirs, ours, 8)
+    theirs, ours = detectron2_pair(rel_pos=rel_pos, window_size=window_size)
     image = torch.randn(2, 3, *size)
     with torch.no_grad():
         expected = theirs(image)["last_feat"].permute(0, 2, 3, 1)
@@ -119,21 +117,7 @@ def test_vit_equals_timms_windowed_form_with_relative_positions():
 
 
 def test_gradients_equal_detectron2s():
-    torch.manual_seed(0)
-    theirs = with_random_vectors(
-        Detectron2ViT(
-            img_size=128,
-            **SIZES,
-            pretrain_img_size=128,
-            pretrain_use_cls_token=False,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            window_size=3,
-            window_block_indexes=[0, 2],
-        )  # fmt: skip
-    )
-    ours = plain_vit(window_size=3, rel_pos=True)
-    give_weights(theirs, ours, 8)
+    theirs, ours = detectron2_pair(rel_pos=True, window_size=3)
     image, direction = torch.randn(2, 3, 128, 128), torch.randn(2, 8, 8, 32)
     (theirs(image)["last_feat"].permute(0, 2, 3, 1) * direction).sum().backward()
     (ours.tokens(image) * direction).sum().backward()
