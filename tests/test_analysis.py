@@ -1,0 +1,91 @@
+"""What a model costs, against fvcore's count and against sums done by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import CONFIGS
+from detectron2.modeling import build_model
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+from ulga_d2 import get_cfg
+from ulga_d2.analysis.complexity import Network, cost_by_part, kept_bytes, part_of
+from ulga_d2.cli.main import main
+from ulga_d2.config import merge_config
+
+LEAF = "brain_tumor_{}_{}_nano.yaml"
+PRODUCTS = ("linear", "matmul", "conv", "addmm", "bmm", "einsum")
+
+
+def detector(backbone: str, variant: str) -> nn.Module:
+    cfg = get_cfg()
+    merge_config(
+        cfg, str(CONFIGS / LEAF.format(backbone, variant)), ["MODEL.RETINANET.NUM_CLASSES", "2"]
+    )
+    cfg.MODEL.DEVICE = "cpu"
+    return build_model(cfg).eval()
+
+
+@pytest.mark.parametrize("variant", ["baseline", "ulga"])
+def test_parts_add_up_to_the_whole_and_to_fvcores_count(variant):
+    model, image = detector("swin", variant), torch.randn(1, 3, 64, 64)
+    costs = cost_by_part(model, image.shape)
+    assert sum(cost.parameters for cost in costs.values()) == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    peer = FlopCountAnalysis(Network(model), image)
+    by_operator = peer.unsupported_ops_warnings(False).tracer_warnings("none").by_operator()
+    multiply_adds = sum(by_operator[name] for name in PRODUCTS)
+    assert sum(cost.flops for cost in costs.values()) == 2 * multiply_adds
+
+
+def test_only_the_full_model_has_interaction_parts():
+    for variant, has_parts in (("baseline", False), ("ulga", True)):
+        costs = cost_by_part(detector("swin", variant), (1, 3, 64, 64))
+        for part in ("ACP", "CAT", "fusion"):
+            assert (costs[part].parameters > 0) is has_parts
+            assert (costs[part].flops > 0) is has_parts
+
+
+def test_attention_of_a_vit_costs_its_linears_and_its_two_products():
+    costs = cost_by_part(detector("vit", "baseline"), (1, 3, 64, 64))
+    dim, tokens, depth = 128, 16, 6
+    linears, products = 4 * dim * dim * tokens, 2 * tokens * tokens * dim
+    assert costs["attention"].flops == 2 * depth * (linears + products)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("backbone.bottom_up.stages.stage2.0.interaction.acp.convs.0.weight", "ACP"),
+        ("backbone.bottom_up.blocks.3.interaction.fuse.weight", "fusion"),
+        ("backbone.bottom_up.norms.stage3.bias", "rest of the backbone"),
+        ("backbone.fpn_lateral3.weight", "FPN"),
+        ("head.cls_score.bias", "head"),
+    ],
+)
+def test_a_name_belongs_to_one_part(name, part):
+    assert part_of(name) == part
+
+
+def test_kept_bytes_are_those_of_the_tensors_that_the_backward_pass_needs():
+    linear = nn.Linear(8, 4)
+    x = torch.randn(2, 8)
+    assert kept_bytes(lambda: linear(x)) == 4 * 2 * 8  # the input, for the weight's gradient
+    assert kept_bytes(lambda: linear(x).relu()) == 4 * 2 * (8 + 4)
+
+
+def test_the_command_sets_configs_side_by_side(capsys):
+    leaves = [str(CONFIGS / LEAF.format("swin", variant)) for variant in ("baseline", "ulga")]
+    assert main(["analyze", *leaves, "--size", "64", "--rounds", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    fusion = next(line for line in lines if "M parameters, fusion" in line)
+    baseline, ulga = (float(cell) for cell in fusion.split("|")[2:4])
+    assert baseline == 0.0 < ulga
+    assert any("ms forward and backward" in line for line in lines)
+
+
+def test_a_config_that_is_not_there_is_named(capsys):
+    assert main(["analyze", "configs/none.yaml"]) == 2
+    assert "configs/none.yaml does not exist" in capsys.readouterr().err
