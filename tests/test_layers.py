@@ -10,6 +10,7 @@ from torch import nn
 from ulga_d2.layers.attention import WindowAttention
 from ulga_d2.layers.block import Block, DropPath
 from ulga_d2.layers.embed import PatchEmbed, PatchMerging
+from ulga_d2.layers.linear import Linear
 from ulga_d2.layers.mlp import Mlp
 from ulga_d2.layers.windows import window_geometry
 
@@ -95,3 +96,16 @@ def test_patch_embed_pads_to_whole_patches(size, tokens):
 @pytest.mark.parametrize(("size", "merged"), [((1, 1), (1, 1)), ((5, 8), (3, 4))])
 def test_patch_merging_halves_any_map_and_doubles_the_channels(size, merged):
     assert PatchMerging(8)(torch.randn(2, *size, 8)).shape == (2, *merged, 16)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (13, 29)])
+def test_both_forms_of_a_linear_give_the_same_numbers(size):
+    layer = Linear(24, 40)
+    x = torch.randn(2, *size, 24)
+    expected = layer.double()(x.double())  # double goes the plain way
+    layer.float()
+    with torch.inference_mode():
+        found = layer(x)
+    assert found.is_contiguous()
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert torch.allclose(layer(x), found, atol=1e-6)

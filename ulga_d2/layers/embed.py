@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .init import init_weights
+from .linear import Linear
 
 
 class PatchEmbed(nn.Module):
@@ -52,7 +53,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
         self.apply(init_weights)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .init import init_weights
+from .linear import Linear
 
 
 class Mlp(nn.Module):
@@ -22,8 +23,8 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, *, mlp_ratio: float) -> None:
         super().__init__()
         hidden = int(dim * mlp_ratio)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
         self.apply(init_weights)
 
     def forward(self, x: Tensor) -> Tensor:
