@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .configured import ConfiguredBackbone
 
 STAGE_NAMES = ("stage2", "stage3", "stage4", "stage5")
 
 
-class HierarchicalBackbone(Backbone):
+class HierarchicalBackbone(ConfiguredBackbone):
     """Run tokens through four stages and return chosen stages' maps, each after a norm of its own.
 
     A stage's digit is the logarithm of its stride: `stage2` has stride 4, `stage5` stride 32.

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from detectron2.config import configurable
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..interaction.build import InteractionLayer, build_interaction_layer
+from ..interaction.build import InteractionLayer
 from ..layers.attention import GlobalAttention
 from ..layers.block import Block
 from ..layers.embed import PatchEmbed, PositionEmbed
 from ..layers.mlp import Mlp
+from .configured import ConfiguredBackbone
 from .hierarchical import run_modules
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
 
 PATCH_SIZE = 16
 NORM_EPS = 1e-6
@@ -26,7 +22,7 @@ STAGE_NAME = "stage4"  # what a map of stride 16 is called; the interactions of 
 STRIDES = {"stage3": 8, STAGE_NAME: 16, "stage5": 32}
 
 
-class ViT(Backbone):
+class ViT(ConfiguredBackbone):
     """Run one stack of blocks at stride 16, then resample its last map to strides 8, 16 and 32.
 
     Some blocks may attend in windows, between blocks that attend to the whole map (ViTDet,
@@ -52,6 +48,8 @@ class ViT(Backbone):
         input (B, 3, H, W), any H, W >= 1; with h = ceil(H / 16), w = ceil(W / 16) the output is
         stage3 (B, C, 2h, 2w), stage4 (B, C, h, w), stage5 (B, C, ceil(h / 2), ceil(w / 2)).
     """
+
+    node = "VIT"
 
     @configurable
     def __init__(
@@ -94,16 +92,6 @@ class ViT(Backbone):
         self.gradient_checkpointing = gradient_checkpointing
         self._out_features, self._out_feature_strides = out_features, STRIDES
         self._out_feature_channels = dict.fromkeys(STRIDES, embed_dim)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Return the constructor's arguments: the node in lower case, and what all share."""
-        return {
-            **{key.lower(): value for key, value in cfg.MODEL.ULGA.VIT.items()},
-            "interaction_layer": build_interaction_layer(cfg),
-            "out_features": cfg.MODEL.FPN.IN_FEATURES,
-            "gradient_checkpointing": cfg.MODEL.ULGA.GRADIENT_CHECKPOINTING,
-        }
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the last map at the chosen strides, channels first."""
