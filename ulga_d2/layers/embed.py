@@ -1,4 +1,4 @@
-"""From pixels to tokens, and from tokens to fewer tokens (Swin, arXiv:2103.14030)."""
+"""From pixels to tokens, and to fewer tokens (of Swin, arXiv:2103.14030, where not said else)."""
 
 from __future__ import annotations
 
@@ -63,6 +63,54 @@ class PatchMerging(nn.Module):
         # Down the columns of a square first, then across: the order of Swin's released weights.
         corners = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, H / 2, W / 2, 2C)
+
+
+class ConvStem(nn.Module):
+    """Turn pixels into tokens of stride 4 by two 3x3 convolutions, each normalised.
+
+    Source: DAT++, arXiv:2309.01430.
+
+    Args:
+        dim: channels C of a token, even.
+        in_channels: channels of the image.
+
+    Shape:
+        input (B, in_channels, H, W), output (B, ceil(H / 4), ceil(W / 4), C); any H, W >= 1.
+    """
+
+    def __init__(self, dim: int, *, in_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, dim // 2, kernel_size=3, stride=2, padding=1)
+        self.norm1 = nn.LayerNorm(dim // 2)
+        self.conv2 = nn.Conv2d(dim // 2, dim, kernel_size=3, stride=2, padding=1)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the tokens of an image."""
+        x = F.gelu(self.norm1(self.conv1(image).permute(0, 2, 3, 1)))  # (B, H / 2, W / 2, C / 2)
+        return self.norm2(self.conv2(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+class ConvDownsample(nn.Module):
+    """Halve the map and double the channels by a 3x3 convolution, normalised.
+
+    Source: DAT++, arXiv:2309.01430.
+
+    Args:
+        dim: channels C of the incoming tokens.
+
+    Shape:
+        input (B, H, W, C), output (B, ceil(H / 2), ceil(W / 2), 2C).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(dim, 2 * dim, kernel_size=3, stride=2, padding=1, bias=False)
+        self.norm = nn.LayerNorm(2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the fewer tokens."""
+        return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class PositionEmbed(nn.Module):
