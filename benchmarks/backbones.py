@@ -61,7 +61,24 @@ def vit(rounds: int) -> Iterator[str]:
         yield _row(f"{name}, {what}", peer, base, times.ratio("plain", peer), 0.85)
 
 
-GROUPS: dict[str, Group] = {"swin": swin, "vit": vit}
+def dat(rounds: int) -> Iterator[str]:
+    """Compare DAT++ T with its plain formulas, and with detectron2's Swin-T."""
+    ours, plain = peers.dat_pair()
+    swin_t = peers.swin_pair()[1]
+    models = {"plain formulas": plain, "detectron2 Swin-T": swin_t, "DAT++ T": ours}
+    image = torch.randn(1, 3, 512, 512)
+    yield _equal("DAT++ T", peers.largest_difference(ours, plain, image))
+    for what, kind, against_swin in (
+        ("forward 512", forward, 1.6),
+        ("forward + backward 512", forward_backward, None),
+    ):
+        times = take_turns({name: kind(model, image) for name, model in models.items()}, rounds)
+        for peer, goal in (("plain formulas", 0.60), ("detectron2 Swin-T", against_swin)):
+            ratio = times.ratio("DAT++ T", peer)
+            yield _row(f"DAT++ T {what}", peer, times.median(peer), ratio, goal)
+
+
+GROUPS: dict[str, Group] = {"swin": swin, "vit": vit, "dat": dat}
 
 
 def _row(what: str, peer: str, seconds: float, ratio: object, goal: float | None) -> str:

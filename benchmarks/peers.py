@@ -10,9 +10,12 @@ from detectron2.modeling.backbone.vit import ViT as Detectron2ViT
 from torch import Tensor, nn
 
 from ulga_d2 import get_cfg
+from ulga_d2.backbone.dat import DAT
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.backbone.vit import ViT
 from ulga_d2.weights.detect import recognise
+
+from .plain_dat import plain_form
 
 STAGES = ["stage2", "stage3", "stage4", "stage5"]
 VIT_S = {"embed_dim": 384, "depth": 12, "num_heads": 6}
@@ -61,6 +64,16 @@ def vit_pair(grid_size: int) -> tuple[nn.Module, nn.Module]:
     )
     _with_weights_of(theirs, ours.vit)
     return ours, theirs
+
+
+def dat_pair() -> tuple[nn.Module, nn.Module]:
+    """Build our DAT++ T as released, and the same network by the plain formulas."""
+    cfg = get_cfg()
+    cfg.MODEL.FPN.IN_FEATURES = STAGES
+    node = cfg.MODEL.ULGA.DAT
+    node.OFFSET_INIT, node.REF_POINTS, node.DROP_PATH_RATE = "default", "released", 0.0
+    ours = DAT(cfg)
+    return ours, plain_form(ours)
 
 
 class _LastTokens(nn.Module):

@@ -28,6 +28,7 @@ def models() -> dict[str, nn.Module]:
     return {
         "Swin-T": peers.our_swin(),
         "Swin-T + ACP + CAT": peers.our_swin("acp", "cat"),
+        "DAT++ T": peers.dat_pair()[0],
         "ViT-S": peers.our_vit(rel_pos=False, window_size=0, grid_size=32),
     }
 
