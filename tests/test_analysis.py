@@ -70,10 +70,11 @@ def test_a_name_belongs_to_one_part(name, part):
 
 
 def test_kept_bytes_are_those_of_the_tensors_that_the_backward_pass_needs():
-    linear = nn.Linear(8, 4)
+    first, second = nn.Linear(8, 4), nn.Linear(4, 6)
     x = torch.randn(2, 8)
-    assert kept_bytes(lambda: linear(x)) == 4 * 2 * 8  # the input, for the weight's gradient
-    assert kept_bytes(lambda: linear(x).relu()) == 4 * 2 * (8 + 4)
+    assert kept_bytes(first, x) == 4 * 2 * 8  # the input, for the weight's gradient
+    assert kept_bytes(nn.Sequential(first, nn.ReLU()), x) == 4 * 2 * (8 + 4)
+    assert kept_bytes(nn.Sequential(first, second), x) == 4 * 2 * (8 + 4)  # and no weight
 
 
 def test_the_command_sets_configs_side_by_side(capsys):
@@ -84,6 +85,22 @@ def test_the_command_sets_configs_side_by_side(capsys):
     baseline, ulga = (float(cell) for cell in fusion.split("|")[2:4])
     assert baseline == 0.0 < ulga
     assert any("ms forward and backward" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--size", "100"], "--size is 100; give a multiple of 32"),
+        (["--batch", "0"], "--batch is 0; give 1 or more"),
+        (["--rounds", "-1"], "--rounds is -1; give 0 or more"),
+        (["--num-classes", "0"], "--num-classes is 0; give 1 or more"),
+        (["--set", "MODEL.ULGA.INTERACTION", "[]"], "did you mean MODEL.ULGA.INTERACTIONS"),
+        (["--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "only RetinaNet is analyzed"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_the_cure(words, message, capsys):
+    assert main(["analyze", str(CONFIGS / LEAF.format("dat", "ulga")), *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_config_that_is_not_there_is_named(capsys):

@@ -14,6 +14,7 @@ from ulga_d2 import get_cfg
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.config import merge_config
 from ulga_d2.errors import UserError
+from ulga_d2.layers.block import Block
 
 VARIANTS = {
     "baseline": ([],),
@@ -177,15 +178,20 @@ def test_batch_mates_do_not_change_an_images_features(kind):
 
 @every_backbone
 def test_gradient_checkpointing_changes_memory_and_no_gradient(kind):
-    grads = []
+    grads, calls = [], []
     image = torch.randn(2, 3, 64, 64)
     for on in ("False", "True"):
         cfg = tiny(["acp", "cat"], "MODEL.ULGA.GRADIENT_CHECKPOINTING", on,
                    f"MODEL.ULGA.{kind.upper()}.DROP_PATH_RATE", "0.3", kind=kind)  # fmt: skip
         model = backbone(cfg).train()
+        seen: list[int] = []
+        for block in (module for module in model.modules() if isinstance(module, Block)):
+            block.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
         torch.manual_seed(1)
         sum(value.square().sum() for value in model(image).values()).backward()
         grads.append([parameter.grad for parameter in model.parameters()])
+        calls.append(len(seen))
+    assert calls[1] == 2 * calls[0]
     assert all(torch.equal(one, other) for one, other in zip(*grads, strict=True))
 
 

@@ -12,6 +12,7 @@ from ulga_d2.layers.block import Block, DropPath
 from ulga_d2.layers.embed import PatchEmbed, PatchMerging
 from ulga_d2.layers.linear import Linear
 from ulga_d2.layers.mlp import Mlp
+from ulga_d2.layers.neighborhood_attention import NeighborhoodAttention
 from ulga_d2.layers.windows import window_geometry
 
 MAPS = [(1, 1), (1, 7), (13, 29), (7, 14), (8, 6)]
@@ -66,13 +67,24 @@ def test_block_equals_detectron2s_swin_block(shift_size):
 
 
 def test_geometry_first_used_in_inference_mode_serves_a_later_training_step():
-    window_geometry.cache_clear()
     attention = WindowAttention(8, num_heads=2, window_size=7, shift_size=3)
-    x = torch.randn(1, 9, 9, 8)
+    x = torch.randn(1, 9, 15, 8)  # a size that no other test uses
     with torch.inference_mode():
         attention(x)
     attention(x).sum().backward()
     assert attention.qkv.weight.grad is not None
+
+
+@pytest.mark.parametrize("size", [(9, 11), (10, 12)])
+def test_geometry_first_used_in_an_export_serves_a_later_call(size):
+    attentions = [
+        WindowAttention(8, num_heads=2, window_size=7, shift_size=3),
+        NeighborhoodAttention(8, num_heads=2, window_size=7),
+    ]
+    for attention in attentions:
+        x = torch.randn(1, *size, 8)
+        torch.export.export(attention, (x,), strict=False)
+        assert type(attention(x)) is torch.Tensor
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():

@@ -108,29 +108,34 @@ def _own_flops(counts: dict[str, dict], network: nn.Module) -> dict[str, int]:
     return own
 
 
-def kept_bytes(call: Callable[[], object]) -> int:
-    """Return the bytes that a forward pass keeps for its backward pass, parameters apart."""
+def kept_bytes(module: nn.Module, x: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for its backward pass, the weights apart."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:  # also as views: a linear keeps its transposed one
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = call()  # held until the sum is made, so that no storage is used twice
+        result = module(x)  # held until the sum is made, so that no storage is used twice
     del result
     return sum(kept.values())
 
 
-def median_seconds(call: Callable[[], object], rounds: int) -> float:
+def _wait(device: torch.device) -> None:
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
+
+
+def median_seconds(call: Callable[[], object], rounds: int, device: torch.device) -> float:
     """Return the median time of a call, after one to warm up."""
     seconds = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
         call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _wait(device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])

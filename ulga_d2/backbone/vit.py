@@ -90,7 +90,7 @@ class ViT(ConfiguredBackbone):
         if "stage3" in out_features:
             self.to_stage3 = nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2)
         self.gradient_checkpointing = gradient_checkpointing
-        self._out_features, self._out_feature_strides = out_features, STRIDES
+        self._out_features, self._out_feature_strides = list(out_features), STRIDES
         self._out_feature_channels = dict.fromkeys(STRIDES, embed_dim)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -101,7 +101,8 @@ class ViT(ConfiguredBackbone):
             features["stage3"] = self.to_stage3(last)
         if STAGE_NAME in self._out_features:
             features[STAGE_NAME] = last
-        features["stage5"] = F.max_pool2d(last, kernel_size=2, ceil_mode=True)
+        if "stage5" in self._out_features:
+            features["stage5"] = F.max_pool2d(last, kernel_size=2, ceil_mode=True)
         return features
 
     def tokens(self, image: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from torch import nn
@@ -42,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one column a config."""
     from tabulate import tabulate
 
+    _check(args)
     columns = {config: _column(config, args) for config in args.configs}
     rows = [
         [name, *(column[name] for column in columns.values())]
@@ -49,9 +52,22 @@ def run(args: argparse.Namespace) -> int:
     ]
     print(tabulate(rows, ["", *columns], tablefmt="pipe", stralign="right", colalign=["left"]))
     print(
-        "GFLOP: a multiply-add is two; pooling, resampling, norms and activations are not counted"
+        "GFLOP: of our formulation, a multiply-add is two; pooling, resampling, norms and "
+        "activations are not counted"
     )
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    size = args.size
+    for name, value, is_valid, valid in (
+        ("--size", size, size is None or (size >= 32 and size % 32 == 0), "a multiple of 32"),
+        ("--batch", args.batch, args.batch >= 1, "1 or more"),
+        ("--num-classes", args.num_classes, args.num_classes >= 1, "1 or more"),
+        ("--rounds", args.rounds, args.rounds >= 0, "0 or more"),
+    ):
+        if not is_valid:
+            raise UserError(f"{name} is {value}; give {valid}")
 
 
 def _column(config: str, args: argparse.Namespace) -> dict[str, str]:
@@ -67,14 +83,17 @@ def _column(config: str, args: argparse.Namespace) -> dict[str, str]:
     on_paper.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         costs = cost_by_part(build_model(on_paper), shape)
-    column = {"input": " x ".join(map(str, shape))}
+    column = {"input": " x ".join(map(str, shape)), "classes": str(cfg.MODEL.RETINANET.NUM_CLASSES)}
     for unit, name in ((1e6, "parameters"), (1e9, "flops")):
         amounts = {part: getattr(cost, name) / unit for part, cost in costs.items()}
         label = {"parameters": "M parameters", "flops": "GFLOP"}[name]
         column[label] = f"{sum(amounts.values()):.2f}"
         column |= {f"{label}, {part}": f"{amount:.2f}" for part, amount in amounts.items()}
     if args.rounds:
-        column |= _measured(build_model(cfg), shape, args.rounds)
+        kind, amp = cfg.MODEL.DEVICE.split(":")[0], cfg.SOLVER.AMP.ENABLED
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=amp):
+            column |= _measured(build_model(cfg), shape, args.rounds)
+        column["device"] = f"{cfg.MODEL.DEVICE}, {'bf16 autocast' if amp else 'float32'}"
     return column
 
 
@@ -85,6 +104,8 @@ def _read(config: str, args: argparse.Namespace) -> CfgNode:
     options = ["MODEL.RETINANET.NUM_CLASSES", str(args.num_classes)]
     options += [word for pair in args.options for word in pair]
     cfg = read_config(argparse.Namespace(config_file=config, opts=options, eval_only=True))
+    if cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+        raise UserError(f"{config} is a {cfg.MODEL.META_ARCHITECTURE}; only RetinaNet is analyzed")
     resolve_device(cfg)
     return cfg
 
@@ -105,11 +126,10 @@ def _measured(detector: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[
         torch.autograd.backward(sum(value.mean() for value in network(image)))
         network.zero_grad(set_to_none=True)
 
-    seconds = median_seconds(infer, rounds)
+    seconds = median_seconds(infer, rounds, detector.device)
     network.train()
     return {
         "ms forward": f"{1e3 * seconds:.0f}",
-        "ms forward and backward": f"{1e3 * median_seconds(train, rounds):.0f}",
-        "MiB kept for the backward pass": f"{kept_bytes(lambda: network(image)) >> 20}",
-        "device": str(detector.device),
+        "ms forward and backward": f"{1e3 * median_seconds(train, rounds, detector.device):.0f}",
+        "MiB kept for the backward pass": f"{kept_bytes(network, image) >> 20}",
     }

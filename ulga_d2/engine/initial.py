@@ -57,7 +57,7 @@ def _start_from_public(cfg: CfgNode, model: nn.Module, public: PublicWeights) ->
     for line in report.lines():
         logger.info("%s", line)
     node, sizes = public.layout.node, public.layout.sizes(public.tensors)
-    for key in public.layout.unseen:
+    for key in sizes.keys() & set(public.layout.unseen):
         ours = cfg.MODEL.ULGA[node][key]
         if ours != sizes[key]:
             text = "MODEL.ULGA.%s.%s is %s, and published weights of this kind were trained with %s"

@@ -111,9 +111,10 @@ class DeformableAttention(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
         )  # each (B, h, N or n, C / h)
         logits = (query * self.scale) @ key.transpose(-2, -1)  # (B, h, N, n)
-        # In place: nothing in the backward pass needs the logits without the bias.
+        # In place, in the bias's precision: no backward pass needs the logits without it.
+        logits = logits.to(bias.dtype)
         logits.view(bias.shape).add_(bias)
-        out = logits.softmax(dim=-1) @ value
+        out = logits.softmax(dim=-1).to(value.dtype) @ value
         return out.transpose(1, 2).flatten(2)
 
 
@@ -144,7 +145,7 @@ class OffsetNetwork(nn.Module):
             width, width, kernel_size, stride=stride, padding=kernel_size // 2, groups=width
         )
         self.norm = nn.LayerNorm(width)
-        self.pointwise = nn.Linear(width, 2, bias=False)
+        self.pointwise = Linear(width, 2, bias=False)
         if init == "zero":
             nn.init.zeros_(self.pointwise.weight)
 

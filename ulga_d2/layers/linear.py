@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
 
 class Linear(nn.Linear):
     """`nn.Linear`, run by whichever equal form is the quickest where it runs.
@@ -33,7 +35,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _prefers_convolution(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        HAS_ONEDNN
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")

@@ -64,9 +64,10 @@ class NeighborhoodAttention(nn.Module):
         query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
         key, value = tiles.with_margins(key), tiles.with_margins(value)  # (B, h, tiles, K, C / h)
         logits = (tiles.cut(query) * self.scale) @ key.transpose(-2, -1)  # (B, h, tiles, L, K)
-        # In place: nothing in the backward pass needs the logits before.
-        logits.add_(self._bias(tiles)).add_(tiles.mask)
-        out = tiles.join(logits.softmax(dim=-1) @ value)  # (B, h, H, W, C / h)
+        bias = self._bias(tiles)
+        # In place, in the bias's precision: no backward pass needs the logits before.
+        logits = logits.to(bias.dtype).add_(bias).add_(tiles.mask)
+        out = tiles.join(logits.softmax(dim=-1).to(value.dtype) @ value)  # (B, h, H, W, C / h)
         return out.permute(0, 2, 3, 1, 4).flatten(3)
 
     def _bias(self, tiles: Tiles) -> Tensor:
@@ -130,13 +131,18 @@ class Tiles:
         return F.pad(x, (0, 0, left, across - left, top, down - top))
 
 
-@lru_cache(maxsize=128)
 def tile_geometry(height: int, width: int, window_size: int, device: torch.device) -> Tiles:
     """Return the tiles of a map whose sides are no less than the window's.
 
-    Kept from call to call. Built outside inference mode, whose tensors a later backward pass could
-    not use.
+    Kept from call to call, unless torch is tracing: the tensors of a trace must not outlive it.
     """
+    if torch.compiler.is_compiling():
+        return _build(height, width, window_size, device)
+    return _kept(height, width, window_size, device)
+
+
+def _build(height: int, width: int, window_size: int, device: torch.device) -> Tiles:
+    # Outside inference mode, whose tensors a later backward pass could not use.
     with torch.inference_mode(False):
         lines = [_tile_line(side, window_size) for side in (height, width)]
         (top, row, rows), (left, column, columns) = lines
@@ -153,6 +159,9 @@ def tile_geometry(height: int, width: int, window_size: int, device: torch.devic
             bias_index=index.flatten().to(device),
             mask=mask.to(device),
         )
+
+
+_kept = lru_cache(maxsize=32)(_build)
 
 
 def _tile_line(length: int, window_size: int) -> tuple[int, Tensor, Tensor]:

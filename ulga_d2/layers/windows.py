@@ -38,15 +38,22 @@ class WindowGeometry:
         return x.index_select(1, self.slots)
 
 
-@lru_cache(maxsize=128)
 def window_geometry(
     height: int, width: int, window_size: int, shift_size: int, device: torch.device
 ) -> WindowGeometry:
     """Return the windows of a map, shifted up and left by `shift_size` tokens, cyclically.
 
-    Kept from call to call. Built outside inference mode, whose tensors a later backward pass could
-    not use.
+    Kept from call to call, unless torch is tracing: the tensors of a trace must not outlive it.
     """
+    if torch.compiler.is_compiling():
+        return _build(height, width, window_size, shift_size, device)
+    return _kept(height, width, window_size, shift_size, device)
+
+
+def _build(
+    height: int, width: int, window_size: int, shift_size: int, device: torch.device
+) -> WindowGeometry:
+    # Outside inference mode, whose tensors a later backward pass could not use.
     with torch.inference_mode(False):
         padded = [side + -side % window_size for side in (height, width)]
         count = height * width
@@ -62,6 +69,9 @@ def window_geometry(
             None if mask is None else mask.to(device),
             len(tokens) > count,
         )
+
+
+_kept = lru_cache(maxsize=32)(_build)
 
 
 def _partition(grid: Tensor, window_size: int) -> Tensor:

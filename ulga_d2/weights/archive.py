@@ -87,6 +87,8 @@ def _from_zip(archive: zipfile.ZipFile) -> Archive:
     names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(names) != 1:
         raise ValueError("a zip file that torch did not write")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise ValueError("it is compressed, which torch never does")
     root = names[0].removesuffix("data.pkl")
     order = f"{root}byteorder"
     if order in archive.namelist() and archive.read(order) != b"little":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from detectron2.utils.file_io import PathManager
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ..errors import UserError
@@ -59,14 +61,13 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         "source_sha256": _sha256(source),
         "writer": f"ulga_d2 {__version__}",
     }
-    temporary = target.with_name(target.name + ".tmp")
     try:
-        save_file(state, temporary, metadata)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(f"{target} cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".weights_") as folder:
+            unfinished = Path(folder) / target.name
+            save_file(state, unfinished, metadata)
+            os.replace(unfinished, target)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{target} cannot be written: {error}") from None
     return Conversion(public, tuple(state), tuple(name for name in tensors if name not in state))
 
 

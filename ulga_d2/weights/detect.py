@@ -20,6 +20,7 @@ FIRST_NAMES = (
     "features.0.0.weight",
     "patch_proj.0.weight",
 )
+MAX_DEPTH = 4  # levels of wrappers; a dict may even hold itself
 FAMILIES = (swin, vit, dat)
 
 
@@ -29,13 +30,16 @@ def unwrap(loaded: Any, place: str) -> dict[str, Any]:
     Raises:
         UserError: it holds no dict with names.
     """
-    inner = [loaded]
-    while inner:
-        found = inner.pop()
-        if isinstance(found, dict):
-            inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)][:1]
-    if not isinstance(found, dict):
-        raise UserError(f"{place} holds a {type(found).__name__} and no weights by name")
+    found = loaded
+    for _ in range(MAX_DEPTH):
+        if not isinstance(found, dict):
+            raise UserError(f"{place} holds a {type(found).__name__} and no weights by name")
+        inner = [found[key] for key in WRAPPERS if isinstance(found.get(key), dict)]
+        if not inner:
+            break
+        found = inner[0]
+    else:
+        raise UserError(f"{place} nests its weights more than {MAX_DEPTH} levels deep")
     return {name: value for name, value in found.items() if isinstance(name, str)}
 
 
@@ -69,13 +73,14 @@ def recognise(loaded: Any, place: str) -> PublicWeights:
     return translate(state, layout, prefix, place)
 
 
-def _prefixes(names: Collection[str]) -> set[str]:
-    return {
+def _prefixes(names: Collection[str]) -> list[str]:
+    found = {
         name.removesuffix(first)
         for name in names
         for first in FIRST_NAMES
         if name == first or name.endswith(f".{first}")
     }
+    return sorted(found)
 
 
 def _inside(state: Mapping[str, Tensor], prefix: str) -> set[str]:

@@ -105,7 +105,7 @@ class Array:
         order = dtype.order if dtype.order in ("<", ">") else "="
         array = np.frombuffer(data, np.dtype(code).newbyteorder(order))
         array = array.reshape(shape, order="F" if is_fortran else "C")
-        return torch.from_numpy(np.ascontiguousarray(array).astype(code))
+        return torch.from_numpy(array.astype(code, order="C"))
 
 
 class _Function:
@@ -128,6 +128,8 @@ def _stored(storage: Storage, offset: int, size: tuple, stride: tuple, *_: objec
 
 
 def _from_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str) -> Array:
+    if not isinstance(data, (bytes, bytearray)):
+        raise pickle.UnpicklingError("an array whose buffer is no bytes")
     array = Array()
     array.__setstate__((1, shape, dtype, order == "F", bytes(data)))
     return array

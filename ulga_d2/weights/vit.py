@@ -57,11 +57,22 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     keys: dict[str, Any] = {"EMBED_DIM": dim, "DEPTH": len(blocks), "NUM_HEADS": heads}
     table = tensors.get("blocks.0.attn.rel_pos_h")
     if table is not None:
-        keys |= {"NUM_HEADS": dim // table.shape[1], "REL_POS": True}
+        keys |= {"NUM_HEADS": dim // table.shape[1], "REL_POS": True, **_windows(tensors)}
+    if MARK in tensors:
+        keys["GRID_SIZE"] = tensors[MARK].shape[1]
     hidden = tensors.get("blocks.0.mlp.fc1.weight")
     if hidden is not None:
         keys["MLP_RATIO"] = hidden.shape[0] / dim
     return keys
+
+
+def _windows(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Tell from the lengths of the tables which blocks attend in windows (ViTDet)."""
+    tables = [table for name, table in tensors.items() if name.endswith(".rel_pos_h")]
+    sides = [(len(table) + 1) // 2 for table in tables]
+    if min(sides) == max(sides):
+        return {}
+    return {"WINDOW_SIZE": min(sides), "NUM_GLOBAL": sides.count(max(sides))}
 
 
 TIMM = Layout(
@@ -74,7 +85,7 @@ TIMM = Layout(
     mark=MARK,
     adapt=adapt,
     sizes=sizes,
-    unseen=("NUM_HEADS",),
+    unseen=("NUM_HEADS", "WINDOW_SIZE", "NUM_GLOBAL"),
 )
 
 # Their last norm follows the pooling to one token, so it is the classifier's.
