@@ -19,6 +19,8 @@ from torch import nn
 from ulga_d2.engine.device import resolve_device
 from ulga_d2.engine.launch import read_config
 
+from .timing import wait_for_gpu
+
 LEAF = "configs/brain_tumor_swin_baseline.yaml"
 
 
@@ -39,8 +41,10 @@ class Stopwatch:
 
     def _timed(self, call: Callable, name: str) -> Callable:
         def timed(*args: object, **options: object) -> object:
+            wait_for_gpu()
             start = time.perf_counter()
             result = call(*args, **options)
+            wait_for_gpu()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
             return result
 
@@ -51,6 +55,7 @@ class Stopwatch:
         self.seconds = {}
         start = time.perf_counter()
         call()
+        wait_for_gpu()
         total = time.perf_counter() - start
         found = dict(self.seconds)
         found["neck"] = found.pop("backbone and neck") - found["backbone"]

@@ -59,14 +59,15 @@ def take_turns(candidates: dict[str, Callable[[], object]], rounds: int) -> Time
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    _wait_for_gpu()
+    wait_for_gpu()
     start = time.perf_counter()
     call()
-    _wait_for_gpu()
+    wait_for_gpu()
     return time.perf_counter() - start
 
 
-def _wait_for_gpu() -> None:
+def wait_for_gpu() -> None:
+    """Wait until what was asked of the GPU is done; nothing to do without one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -87,6 +87,16 @@ def test_the_command_sets_configs_side_by_side(capsys):
     assert any("ms forward and backward" in line for line in lines)
 
 
+TWO_STAGES = [
+    *("--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"),
+    *("--set", "MODEL.RPN.IN_FEATURES", "['p3','p4','p5']"),
+    *("--set", "MODEL.ROI_HEADS.NAME", "StandardROIHeads"),
+    *("--set", "MODEL.ROI_HEADS.IN_FEATURES", "['p3']"),
+    *("--set", "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead"),
+    *("--set", "MODEL.ROI_BOX_HEAD.NUM_FC", "1"),
+]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,7 +105,8 @@ def test_the_command_sets_configs_side_by_side(capsys):
         (["--rounds", "-1"], "--rounds is -1; give 0 or more"),
         (["--num-classes", "0"], "--num-classes is 0; give 1 or more"),
         (["--set", "MODEL.ULGA.INTERACTION", "[]"], "did you mean MODEL.ULGA.INTERACTIONS"),
-        (["--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "only RetinaNet is analyzed"),
+        (["--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "nothing in it is named 'res4'"),
+        (TWO_STAGES, "is a GeneralizedRCNN; only RetinaNet is analyzed"),
     ],
 )
 def test_wrong_arguments_are_refused_with_the_cure(words, message, capsys):

@@ -161,10 +161,13 @@ def image_in_batch(model: nn.Module, images: list[Tensor]) -> dict[str, Tensor]:
 
 @every_backbone
 def test_batch_mates_do_not_change_an_images_features(kind):
-    """Every batch is padded to the fixed square, so a larger mate adds no padding either."""
+    """Every batch is padded to the fixed square, so a larger mate adds no padding either.
+
+    In double, where what rounding leaves is far below any influence of a mate.
+    """
     cfg = tiny(["acp", "cat"], "INPUT.SQUARE_SIZE", "96", "MODEL.RETINANET.NUM_CLASSES", "2",
                kind=kind)  # fmt: skip
-    model = build_model(cfg).eval()
+    model = build_model(cfg).double().eval()
     image = torch.randint(0, 255, (3, 64, 80), dtype=torch.uint8)
     mates = [torch.randint(0, 255, (3, *size), dtype=torch.uint8) for size in [(64, 80), (96, 90)]]
     alone = image_in_batch(model, [image])
@@ -173,7 +176,7 @@ def test_batch_mates_do_not_change_an_images_features(kind):
         image_in_batch(model, [image, *mates]),
     ):
         for name, value in alone.items():
-            assert (together[name] - value).abs().max() <= 1e-6 * value.abs().max()
+            assert (together[name] - value).abs().max() <= 1e-12 * value.abs().max()
 
 
 @every_backbone

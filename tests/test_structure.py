@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ulga_d2"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
-SOURCES = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *ROOT.glob("*.py")]
+SOURCES = [*MODULES, *ROOT.glob("*.py")]
+SOURCES += sorted(p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 
 # A room imports from lower floors and from itself. Rooms that are single files count like folders.
 FLOORS = {
@@ -228,3 +229,10 @@ def eager_imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "" if node.level else node.module
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=name_of)
+def test_every_relative_link_leads_somewhere(path: Path):
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (path.parent / link).exists()]
+    assert not missing, missing

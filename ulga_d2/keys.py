@@ -31,7 +31,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # What lets tokens interact before self-attention: [] (the plain backbone), [acp], [cat],
     # [acp, cat] (the full model), or one of the two controls, [depthwise] and [fuse].
     ulga.INTERACTIONS = []
-    # The stages whose blocks get the interaction.
+    # The stages whose blocks get the interaction; all blocks of a ViT are in stage4.
     ulga.STAGES = ["stage2", "stage3", "stage4", "stage5"]
     # Recompute each block's activations in the backward pass: less memory, a third more time.
     ulga.GRADIENT_CHECKPOINTING = False
@@ -72,7 +72,8 @@ def _add_vit_keys(cfg: CfgNode) -> None:
     vit.WINDOW_SIZE = 0
     # With windows: how many blocks attend to the whole map, evenly spread (ViTDet: 4 of 12).
     vit.NUM_GLOBAL = 4
-    # Decomposed relative positions in the logits.
+    # Decomposed relative positions in the logits; a block keeps one number for each head and pair
+    # of tokens, 400 MB an image at 1024 pixels without windows.
     vit.REL_POS = False
     # Side of the position tables in tokens: INPUT.SQUARE_SIZE / 16. Other maps get them resized.
     vit.GRID_SIZE = 32
@@ -119,8 +120,8 @@ def _add_dat_keys(cfg: CfgNode) -> None:
     # The reference points: "centred" in the cells of an even grid (ours), or as "released", which
     # released weights need.
     dat.REF_POINTS = "centred"
-    # What the offset networks see: the tokens after the interaction, "enhanced" (ours), or before
-    # it, "plain".
+    # What the offset networks see: the tokens after the interaction, "enhanced", or before it,
+    # "plain"; without interactions the two are the same.
     dat.OFFSET_INPUT = "enhanced"
     # Side of stage2's map for which its position tables have an entry a distance: image side / 4,
     # 56 for 224 pixels. The tables of other stages go with it; other maps read between entries.
