@@ -35,7 +35,6 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window_size = window_size
         self.shift_size = shift_size
-        self.scale = (dim // num_heads) ** -0.5
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(
@@ -48,24 +47,20 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return each token's weighted sum over its window, projected."""
-        batch, height, width, dim = x.shape
-        windows = window_geometry(height, width, self.window_size, self.shift_size, x.device)
-        qkv = self.qkv(x).reshape(batch, height * width, 3 * dim)
-        out = self._attend(windows.cut(qkv, self.qkv.bias), windows)  # (B, windows * L, C)
+        windows = window_geometry(*x.shape[1:3], self.window_size, self.shift_size, x.device)
+        out = self._attend(windows.project(x, self.qkv), windows)  # (B, windows * L, C)
         return self.proj(windows.join(out).reshape(x.shape))
 
     def _attend(self, qkv: Tensor, windows: WindowGeometry) -> Tensor:
         """Attend within windows: (B, windows * L, 3C) to (B, windows * L, C)."""
-        batch, length = qkv.shape[0], self.window_size**2
-        qkv = qkv.reshape(
-            batch, -1, length, 3, self.num_heads, qkv.shape[-1] // 3 // self.num_heads
-        )
-        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, h, L, C / h)
-        logits = (query * self.scale) @ key.transpose(-2, -1) + self._bias()
+        length, width = self.window_size**2, qkv.shape[-1] // 3
+        parts = qkv.reshape(-1, length, 3, self.num_heads, width // self.num_heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (B * windows, h, L, C / h)
+        bias = self._bias()[None]
         if windows.mask is not None:
-            logits = logits + windows.mask  # (windows, 1, L, L)
-        out = logits.softmax(dim=-1).to(value.dtype) @ value
-        return out.transpose(2, 3).reshape(batch, -1, qkv.shape[-1] * self.num_heads)
+            bias = (bias + windows.mask).repeat(qkv.shape[0], 1, 1, 1)  # (B * windows, h, L, L)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        return out.transpose(1, 2).reshape(qkv.shape[0], -1, width)
 
     def _bias(self) -> Tensor:
         length = self.window_size**2
@@ -119,15 +114,14 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return each token's weighted sum over the map or its window, projected."""
         batch, height, width, dim = x.shape
-        qkv = self.qkv(x).reshape(batch, height * width, 3 * dim)
         if self.window_size:
             size = self.window_size
             windows = window_geometry(height, width, size, 0, x.device)
-            cut = windows.cut(qkv, self.qkv.bias).reshape(-1, size * size, 3 * dim)
-            out = self._attend(cut, size, size)  # (B * windows, L, C)
+            qkv = windows.project(x, self.qkv).reshape(-1, size * size, 3 * dim)
+            out = self._attend(qkv, size, size)  # (B * windows, L, C)
             out = windows.join(out.reshape(batch, -1, dim))
         else:
-            out = self._attend(qkv, height, width)
+            out = self._attend(self.qkv(x).flatten(1, 2), height, width)
         return self.proj(out.reshape(x.shape))
 
     def _attend(self, qkv: Tensor, height: int, width: int) -> Tensor:

@@ -35,7 +35,9 @@ class PatchEmbed(nn.Module):
         """Return the tokens of an image."""
         height, width = image.shape[-2:]
         image = F.pad(image, (0, -width % self.patch_size, 0, -height % self.patch_size))
-        return self.norm(self.proj(image).permute(0, 2, 3, 1))  # (B, H / P, W / P, C)
+        # Tokens side by side in memory: the residual stream of all blocks keeps this order.
+        x = self.proj(image).permute(0, 2, 3, 1).contiguous()
+        return self.norm(x)  # (B, H / P, W / P, C)
 
 
 class PatchMerging(nn.Module):

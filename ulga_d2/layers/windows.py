@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 OUT_OF_REACH = -100.0  # added to the logit of a key in another region of a shifted window
 
@@ -27,11 +28,16 @@ class WindowGeometry:
     mask: Tensor | None
     has_padding: bool
 
-    def cut(self, x: Tensor, padding: Tensor) -> Tensor:
-        """Cut (B, H * W, C) into windows, (B, windows * L, C); `padding` (C,) fills the rest."""
+    def project(self, x: Tensor, linear: nn.Module) -> Tensor:
+        """Project a map and cut it into windows: (B, H, W, C) to (B, windows * L, D).
+
+        What pads the map to whole windows is a zero before the projection, so one zero beside the
+        real tokens is projected for all of it.
+        """
+        x = x.flatten(1, 2)
         if self.has_padding:
-            x = torch.cat([x, padding.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)
-        return x.index_select(1, self.tokens)
+            x = F.pad(x, (0, 0, 0, 1))
+        return linear(x[:, None])[:, 0].index_select(1, self.tokens)
 
     def join(self, x: Tensor) -> Tensor:
         """Put (B, windows * L, C) back into the order of the map, (B, H * W, C)."""
