@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ulga_d2.layers import deformable_attention
 from ulga_d2.layers.deformable_attention import DeformableAttention, sample
 
 # (H, W), kernel, stride: the table of 8 fits the first; the others are read between its entries.
@@ -138,6 +139,21 @@ def test_outputs_and_gradients_equal_the_published_formulas(size, kernel_size, s
     for name, one, other in zip(["x", *names], *pair, strict=True):
         # 1e-12 for gradients that are zero but for rounding: of k.bias, which no softmax sees.
         assert (one - other).abs().max() <= 1e-9 * other.abs().max() + 1e-12, name
+
+
+@pytest.mark.parametrize("rows", [1, 3, 12])
+def test_attending_some_rows_at_a_time_changes_no_number(rows, monkeypatch):
+    module = with_random_weights(attention()).double()
+    x = torch.randn(2, 13, 9, 16, dtype=torch.double, requires_grad=True)
+    points = 7 * 5
+    steps = []
+    for logits in (2 * 4 * points * 9 * rows, 2**40):
+        monkeypatch.setattr(deformable_attention, "CPU_STEP", logits)
+        y = module(x)
+        steps.append((y, *torch.autograd.grad(y.square().sum(), [x, *module.parameters()])))
+    assert deformable_attention.rows_at_once(x, 4 * points) == 13
+    for one, other in zip(*steps, strict=True):
+        assert (one - other).abs().max() <= 1e-10 * other.abs().max() + 1e-12
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 32), (13, 6)])

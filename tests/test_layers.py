@@ -6,11 +6,12 @@ import pytest
 import torch
 from detectron2.modeling.backbone.swin import SwinTransformerBlock
 from torch import nn
+from torch.nn import functional as F
 
+from ulga_d2.layers import linear
 from ulga_d2.layers.attention import WindowAttention
 from ulga_d2.layers.block import Block, DropPath
 from ulga_d2.layers.embed import PatchEmbed, PatchMerging
-from ulga_d2.layers.linear import Linear
 from ulga_d2.layers.mlp import Mlp
 from ulga_d2.layers.neighborhood_attention import NeighborhoodAttention
 from ulga_d2.layers.windows import window_geometry
@@ -110,14 +111,23 @@ def test_patch_merging_halves_any_map_and_doubles_the_channels(size, merged):
     assert PatchMerging(8)(torch.randn(2, *size, 8)).shape == (2, *merged, 16)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (13, 29)])
-def test_both_forms_of_a_linear_give_the_same_numbers(size):
-    layer = Linear(24, 40)
-    x = torch.randn(2, *size, 24)
-    expected = layer.double()(x.double())  # double goes the plain way
-    layer.float()
-    with torch.inference_mode():
-        found = layer(x)
-    assert found.is_contiguous()
-    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
-    assert torch.allclose(layer(x), found, atol=1e-6)
+@pytest.mark.parametrize("has_avx512", [False, True])
+@pytest.mark.parametrize("dims", [(8, 24), (24, 8)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 16)])
+def test_both_forms_of_a_linear_give_the_same_numbers_and_gradients(
+    size, dims, has_avx512, monkeypatch
+):
+    monkeypatch.setattr(linear, "HAS_AVX512", has_avx512)
+    layer = linear.Linear(*dims)
+    x = torch.randn(2, *size, dims[0], requires_grad=True)
+    expected = F.linear(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        inference = layer(x)
+    assert inference.is_contiguous()
+    assert torch.allclose(inference, expected, atol=1e-6)
+    found = layer(x)
+    assert torch.allclose(found, expected, atol=1e-6)
+    inputs, direction = [x, *layer.parameters()], torch.randn_like(expected)
+    pair = (torch.autograd.grad(y, inputs, direction) for y in (found, expected))
+    for one, other in zip(*pair, strict=True):
+        assert torch.allclose(one, other, atol=1e-5, rtol=1e-5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .init import init_weights
 from .linear import Linear
+from .places import centred_places, released_places
+from .sampled_bias import SampledBias
+
+# On a CPU, logits of one step, so that they stay in its cache; without steps, half as long again.
+CPU_STEP = 2**21
 
 
 class DeformableAttention(nn.Module):
@@ -23,9 +26,8 @@ class DeformableAttention(nn.Module):
     All tokens share the points of a map; each of the g groups of channels has its own. There are
     about (H / r)(W / r) of them, for a stride r of the offset network.
 
-    The bias is read bilinearly from a table whose ends stand for the map's largest distances, so
-    one table serves maps of all sizes. The read is the released code's, as two matrix products,
-    rows then columns, instead of four entries for each query and key.
+    The bias is read bilinearly from a table, as the released code does, but by two matrix products,
+    rows then columns, instead of four entries for each query and key (`SampledBias`).
 
     Source: DAT++ and its released code, with `ref_points` "released" and `offset_init` "default".
     Ours: the centred points, the start at zero offsets, `interaction`, and maps of one row or
@@ -87,9 +89,8 @@ class DeformableAttention(nn.Module):
         if enhanced is not x:  # nn.Identity() asks for no second query
             query = self.q(enhanced)
         sampled = sample(enhanced, points)
-        bias = position_bias(self.relative_position_bias_table, points, x.shape[1:3])
-        out = self._attend(query.flatten(1, 2), self.k(sampled), self.v(sampled), bias)
-        return self.proj(out.reshape(x.shape))
+        bias = SampledBias(self.relative_position_bias_table, points, x.shape[1:3])
+        return self.proj(self._attend(query, self.k(sampled), self.v(sampled), bias))
 
     def points(self, query: Tensor) -> Tensor:
         """Return where each group samples the map: (B, H, W, C) to (B, g, H_k, W_k, 2).
@@ -105,17 +106,42 @@ class DeformableAttention(nn.Module):
         reference = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
         return (reference + offsets).clamp(-1.0, 1.0)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """Attend to n points: (B, N, C), twice (B, n, C), (B, g, h / g, H, W, n) to (B, N, C)."""
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
-        )  # each (B, h, N or n, C / h)
-        logits = (query * self.scale) @ key.transpose(-2, -1)  # (B, h, N, n)
-        # In place, in the bias's precision: no backward pass needs the logits without it.
-        logits = logits.to(bias.dtype)
-        logits.view(bias.shape).add_(bias)
-        out = logits.softmax(dim=-1).to(value.dtype) @ value
-        return out.transpose(1, 2).flatten(2)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: SampledBias) -> Tensor:
+        """Attend to n points, some rows of the map after the others.
+
+        Shape:
+            query and output (B, H, W, C), key and value (B, n, C).
+        """
+        key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (key, value)
+        )  # (B, h, n, C / h)
+        key = key * self.scale
+        step = rows_at_once(query, self.num_heads * key.shape[2])
+        parts = []
+        for first in range(0, query.shape[1], step):
+            rows = query[:, first : first + step].unflatten(-1, (self.num_heads, -1))
+            rows = rows.permute(0, 3, 4, 1, 2).flatten(3)  # (B, h, C / h, N)
+            # By points, then queries: so the bias is added as it is read. In place, in the bias's
+            # precision: no backward pass needs the logits without it.
+            read = bias.read(first, first + step)
+            logits = (key @ rows).to(read.dtype)
+            logits.view(read.shape).add_(read)  # (B, h, n, N)
+            shares = logits.softmax(dim=2).to(value.dtype)
+            parts.append(shares.transpose(2, 3) @ value)
+        return torch.cat(parts, dim=2).transpose(1, 2).reshape(query.shape)
+
+
+def rows_at_once(query: Tensor, logits_each: int) -> int:
+    """Return how many rows of a map (B, H, W, C) attend in one step, 1 to H.
+
+    Args:
+        query: the map.
+        logits_each: logits of one query.
+    """
+    if query.device.type != "cpu":
+        return query.shape[1]
+    in_row = query.shape[0] * query.shape[2] * logits_each
+    return min(max(CPU_STEP // in_row, 1), query.shape[1])
 
 
 class OffsetNetwork(nn.Module):
@@ -161,77 +187,9 @@ def by_group(x: Tensor, num_groups: int) -> Tensor:
     return x.unflatten(-1, (num_groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
 
 
-def centred_places(count: int, side: int, like: Tensor) -> Tensor:
-    """Return the centres of `count` equal parts of a line of `side` cells: (count,).
-
-    The centres of its first and last cell are at -1 and 1; those of a single cell at 0.
-    """
-    place = torch.arange(count, dtype=like.dtype, device=like.device)
-    return ((2 * place + 1) * (side / count) - side) / max(side - 1, 1)
-
-
-def released_places(count: int, side: int, like: Tensor) -> Tensor:
-    """Return the reference points of the released DAT++, which are not quite centred: (count,)."""
-    place = torch.arange(count, dtype=like.dtype, device=like.device)
-    return (2 * place + 1) / max(count - 1, 1) - 1
-
-
 def sample(x: Tensor, points: Tensor) -> Tensor:
     """Read a map bilinearly at points: (B, H, W, C), (B, g, H_k, W_k, 2) to (B, H_k * W_k, C)."""
     maps = by_group(x, points.shape[1]).to(points.dtype)
     grid = points.flatten(0, 1).flip(-1)  # columns first, as torch wants it
     read = F.grid_sample(maps, grid, mode="bilinear", align_corners=True)  # (B * g, C / g, ...)
     return read.reshape(x.shape[0], x.shape[3], -1).transpose(1, 2).to(x.dtype)
-
-
-def position_bias(table: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Read the bias between each cell of a map and each point.
-
-        bias[i, j, n] = sum over a, b of R[n, i, a] table[a, b] C[n, j, b]
-
-    with R and C the weights of a linear read at row i and column j less the point's. In float32 at
-    least: an offset's gradient is a difference of neighbouring entries.
-
-    Args:
-        table: (h, T, T), by rows and columns of the distance.
-        points: (B, g, H_k, W_k, 2).
-        size: height and width of the map.
-
-    Returns:
-        (B, g, h / g, H, W, H_k * W_k).
-    """
-    groups = points.shape[1]
-    rows, columns = (
-        read_weights(_distances(points[..., axis].flatten(2), side, length), length)
-        for axis, (side, length) in enumerate(zip(size, table.shape[1:], strict=True))
-    )  # (B, g, n, H, T), (B, g, n, W, T)
-    # The table's columns of all heads of a group, side by side: (g, T, h / g * T).
-    table = table.to(points.dtype).unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
-    with _outside_autocast(points.device):
-        read = (rows.flatten(2, 3) @ table).view(*rows.shape[:3], -1, columns.shape[-1])
-        read = read @ columns.transpose(-2, -1)  # (B, g, n, H * h / g, W)
-    return read.unflatten(3, (size[0], -1)).permute(0, 1, 4, 3, 5, 2)
-
-
-def _distances(places: Tensor, side: int, length: int) -> Tensor:
-    """Return how far each cell of a line is from each place, in entries of a table: (..., side).
-
-    Entry 0 stands for a cell a whole line before the place, the last entry for one behind it.
-    """
-    cells = centred_places(side, side, places)
-    return (cells - places[..., None] + 2) * ((length - 1) / 4)
-
-
-def read_weights(place: Tensor, length: int) -> Tensor:
-    """Return what each entry of a table of `length` counts in a linear read: (..., length)."""
-    before = place.detach().floor()
-    share = place - before
-    entries = torch.stack([before, before + 1], dim=-1).long().clamp(0, length - 1)
-    weights = place.new_zeros(*place.shape, length)
-    return weights.scatter_add_(-1, entries, torch.stack([1 - share, share], dim=-1))
-
-
-def _outside_autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    if torch.amp.is_autocast_available(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return contextlib.nullcontext()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class Linear(nn.Linear):
@@ -24,20 +25,20 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply the last axis of `x` (..., C) by `weight` (D, C) and add `bias` (D,).
 
-    On a CPU, float32 maps without gradients go through a 1x1 convolution: oneDNN runs it 5 to 25 %
-    faster than the BLAS behind `F.linear`. With gradients that advantage is lost in the backward
-    pass on CPUs without AVX-512, and on GPUs there is none (docs/benchmarks.md).
+    On a CPU, float32 maps may go through a 1x1 convolution, which oneDNN can run faster than the
+    BLAS behind `F.linear`: with AVX-512 in both directions, without it only where a map is widened
+    and no gradient is wanted (docs/benchmarks.md). On GPUs there is nothing to gain.
     """
-    if x.ndim == 4 and _prefers_convolution(x):
+    if x.ndim == 4 and _prefers_convolution(x, widens=weight.shape[0] > weight.shape[1]):
         return F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias).permute(0, 2, 3, 1)
     return F.linear(x, weight, bias)
 
 
-def _prefers_convolution(x: Tensor) -> bool:
+def _prefers_convolution(x: Tensor, *, widens: bool) -> bool:
     return (
         HAS_ONEDNN
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and (HAS_AVX512 or (widens and not torch.is_grad_enabled()))
     )
