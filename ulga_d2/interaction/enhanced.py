@@ -64,13 +64,15 @@ class EnhancedInteraction(_TwoParts):
         """Return the tokens after interaction."""
         z, concepts = self.parts(x)
         to_x, to_z, to_g = self.fuse.weight.split(self.widths, dim=1)
-        y = x + linear(x, to_x, self.fuse.bias)
+        # Each product is added as it is made: no sum passes over the map by itself.
+        update = linear(x, to_x, self.fuse.bias).flatten(0, 2)  # (B * N, C)
         if self.has_map:
-            y = y + linear(z, to_z)
+            update = torch.addmm(update, z.flatten(0, 2), to_z.t())
         if concepts is not None:
             values = linear(concepts.values, to_g)  # (B, K, C)
-            y = y + (concepts.backward_map @ values).view_as(x)
-        return y
+            update = update.view(len(x), -1, x.shape[-1])  # (B, N, C)
+            update = torch.baddbmm(update, concepts.backward_map, values)
+        return x + update.view_as(x)
 
 
 class GatedInteraction(_TwoParts):
