@@ -10,6 +10,7 @@ import ctypes
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -45,6 +46,11 @@ def peak(name: str, what: str) -> float:
     call = (
         forward(model, torch.randn(shape)) if kind is forward else kind(model, torch.randn(shape))
     )
+    return memory_of(call)
+
+
+def memory_of(call: Callable[[], object]) -> float:
+    """Return the MiB that a call takes at its highest above what is resident before it."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed must not hide in the heap
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the highest is counted from here

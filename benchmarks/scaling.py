@@ -1,7 +1,7 @@
 """Cost against work: `python -m benchmarks.scaling --picture docs/figures/scaling.png`.
 
-Forward time of each backbone over image sizes and batches, the exponent of time over pixels, and
-how far each is from what the machine's matrix product reaches.
+Forward time and memory of each backbone over image sizes and batches, the exponent of time over
+pixels, and how far each is from what the machine's matrix product reaches.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import peers
-from .timing import forward
+from .memory import memory_of
+from .timing import forward, take_turns
 
 SIZES = (256, 384, 512, 768, 1024)
 BATCHES = (1, 2, 4, 8)
@@ -36,12 +36,8 @@ def models() -> dict[str, nn.Module]:
 def product_peak(side: int = 2048, rounds: int = 7) -> float:
     """Return the GFLOP/s that a square matrix product reaches here."""
     a, b = torch.randn(side, side), torch.randn(side, side)
-    seconds = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / statistics.median(seconds[1:]) / 1e9
+    seconds = take_turns({"product": lambda: a @ b}, rounds).median("product")
+    return 2 * side**3 / seconds / 1e9
 
 
 def gflop(model: nn.Module, image: torch.Tensor) -> float:
@@ -60,15 +56,12 @@ def exponent(sizes: tuple[int, ...], seconds: list[float]) -> float:
     return above / sum((a - mean_x) ** 2 for a in x)
 
 
-def measure(model: nn.Module, shape: tuple[int, ...], rounds: int) -> float:
-    """Return the median seconds of a forward pass."""
+def measure(model: nn.Module, shape: tuple[int, ...], rounds: int) -> tuple[float, float]:
+    """Return the median seconds of a forward pass, and the MiB it takes above the loaded model."""
     call = forward(model, torch.randn(shape))
-    seconds = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+    call()
+    mebibytes = memory_of(call)
+    return take_turns({"model": call}, rounds).median("model"), mebibytes
 
 
 def draw(path: str, curves: dict[str, list[float]]) -> None:
@@ -99,8 +92,8 @@ def main() -> None:
     args = parser.parse_args()
     peak = product_peak()
     print(f"matrix product of 2048: {peak:.0f} GFLOP/s, {torch.get_num_threads()} threads\n")
-    print("| model | batch x side | GFLOP | ms | GFLOP/s | of the product's |")
-    print("|---|---|---|---|---|---|")
+    print("| model | batch x side | GFLOP | ms | GFLOP/s | of the product's | MiB |")
+    print("|---|---|---|---|---|---|---|")
     curves = {}
     with torch.device("meta"):
         on_paper = models()
@@ -111,12 +104,13 @@ def main() -> None:
         for batch, size in shapes:
             shape = (batch, 3, size, size)
             work = gflop(on_paper[name], torch.empty(shape))
-            seconds.append(measure(model, shape, args.rounds))
-            rate = work / seconds[-1]
-            row = f"{work:.1f} | {1e3 * seconds[-1]:.0f} | {rate:.0f} | {rate / peak:.0%}"
-            print(f"| {name} | {batch} x {size} | {row} |", flush=True)
+            taken, mebibytes = measure(model, shape, args.rounds)
+            seconds.append(taken)
+            rate = work / taken
+            row = f"{work:.1f} | {1e3 * taken:.0f} | {rate:.0f} | {rate / peak:.0%}"
+            print(f"| {name} | {batch} x {size} | {row} | {mebibytes:.0f} |", flush=True)
         curves[name] = seconds[: len(SIZES)]
-        print(f"| {name} | time ~ pixels^{exponent(SIZES, curves[name]):.2f} | | | | |")
+        print(f"| {name} | time ~ pixels^{exponent(SIZES, curves[name]):.2f} | | | | | |")
     if args.picture:
         draw(args.picture, curves)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from conftest import CONFIGS
@@ -15,7 +17,22 @@ from ulga_d2.cli.main import main
 from ulga_d2.config import merge_config
 
 LEAF = "brain_tumor_{}_{}_nano.yaml"
-PRODUCTS = ("linear", "matmul", "conv", "addmm", "bmm", "einsum")
+PRODUCTS = ("linear", "matmul", "conv", "addmm", "bmm", "baddbmm", "einsum", "attention")
+
+
+def two_products(inputs: list, outputs: list) -> Counter:
+    """Count the multiply-adds of fused attention, which fvcore does not know."""
+    (batch, heads, queries, width), (keys, _) = (
+        inputs[0].type().sizes(),
+        inputs[1].type().sizes()[2:],
+    )
+    return Counter(attention=2 * batch * heads * queries * keys * width)
+
+
+def product_onto(inputs: list, outputs: list) -> Counter:
+    """Count the multiply-adds of a batched product added to a tensor."""
+    (batch, rows, inner), columns = inputs[1].type().sizes(), inputs[2].type().sizes()[2]
+    return Counter(baddbmm=batch * rows * inner * columns)
 
 
 def detector(backbone: str, variant: str) -> nn.Module:
@@ -35,6 +52,8 @@ def test_parts_add_up_to_the_whole_and_to_fvcores_count(variant):
         parameter.numel() for parameter in model.parameters()
     )
     peer = FlopCountAnalysis(Network(model), image)
+    peer.set_op_handle("aten::scaled_dot_product_attention", two_products)
+    peer.set_op_handle("aten::baddbmm", product_onto)
     by_operator = peer.unsupported_ops_warnings(False).tracer_warnings("none").by_operator()
     multiply_adds = sum(by_operator[name] for name in PRODUCTS)
     assert sum(cost.flops for cost in costs.values()) == 2 * multiply_adds
