@@ -1,4 +1,4 @@
-# make demo | test | lint. Each makes .venv first if it is missing or out of date.
+# make demo | test | lint | bench. Each makes .venv first if it is missing or out of date.
 # Another Python: make test PYTHON=python3.12 (used when .venv is made; rm -rf .venv to change it).
 
 PYTHON ?= python3
@@ -7,13 +7,14 @@ RUN := $(VENV)/bin/python
 PIN := ulga_d2/installation/detectron2.txt
 DEMO := output/demo
 
-.PHONY: help demo test lint
+.PHONY: help demo test lint bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo   install, write sample data, train a small ULGA-Swin, evaluate, draw ($(DEMO)/)'
 	@echo 'make test   install, run the tests'
 	@echo 'make lint   install, check style and format'
+	@echo 'make bench  install, measure speed and memory beside peers (half an hour on two cores)'
 
 # Each run starts anew, on the same data.
 demo: $(DEMO)/datasets/.ready
@@ -26,6 +27,12 @@ test: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+bench: $(VENV)/.ready
+	$(RUN) -m benchmarks.backbones
+	$(RUN) -m benchmarks.memory
+	$(RUN) -m benchmarks.detector
+	$(RUN) -m benchmarks.scaling --picture docs/figures/scaling.png
 
 # Written once; a write that was interrupted is begun anew.
 $(DEMO)/datasets/.ready: | $(VENV)/.ready

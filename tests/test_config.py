@@ -12,6 +12,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from fvcore.common.config import CfgNode as PlainCfgNode
 
 from ulga_d2 import add_ulga_config, get_cfg
+from ulga_d2.backbone.dat import DAT
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.config import leaf_keys, merge_config
 from ulga_d2.engine.checks import NO_EFFECT, check_config, check_model
@@ -61,6 +62,7 @@ def test_no_yaml_states_the_number_of_classes_or_needs_a_tag(path):
     ("node", "module"),
     [
         ("SWIN", SwinTransformer),
+        ("DAT", DAT),
         ("ACP", AggressiveConvPooling),
         ("CAT", ConceptualAttentionTransformation),
     ],

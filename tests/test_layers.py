@@ -6,11 +6,15 @@ import pytest
 import torch
 from detectron2.modeling.backbone.swin import SwinTransformerBlock
 from torch import nn
+from torch.nn import functional as F
 
-from ulga_d2.layers.attention import WindowAttention, window_geometry
+from ulga_d2.layers import linear
+from ulga_d2.layers.attention import WindowAttention
 from ulga_d2.layers.block import Block, DropPath
 from ulga_d2.layers.embed import PatchEmbed, PatchMerging
 from ulga_d2.layers.mlp import Mlp
+from ulga_d2.layers.neighborhood_attention import NeighborhoodAttention
+from ulga_d2.layers.windows import window_geometry
 
 MAPS = [(1, 1), (1, 7), (13, 29), (7, 14), (8, 6)]
 
@@ -64,13 +68,24 @@ def test_block_equals_detectron2s_swin_block(shift_size):
 
 
 def test_geometry_first_used_in_inference_mode_serves_a_later_training_step():
-    window_geometry.cache_clear()
     attention = WindowAttention(8, num_heads=2, window_size=7, shift_size=3)
-    x = torch.randn(1, 9, 9, 8)
+    x = torch.randn(1, 9, 15, 8)  # a size that no other test uses
     with torch.inference_mode():
         attention(x)
     attention(x).sum().backward()
     assert attention.qkv.weight.grad is not None
+
+
+@pytest.mark.parametrize("size", [(9, 11), (10, 12)])
+def test_geometry_first_used_in_an_export_serves_a_later_call(size):
+    attentions = [
+        WindowAttention(8, num_heads=2, window_size=7, shift_size=3),
+        NeighborhoodAttention(8, num_heads=2, window_size=7),
+    ]
+    for attention in attentions:
+        x = torch.randn(1, *size, 8)
+        torch.export.export(attention, (x,), strict=False)
+        assert type(attention(x)) is torch.Tensor
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean():
@@ -87,10 +102,32 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     ("size", "tokens"), [((1, 1), (1, 1)), ((7, 30), (2, 8)), ((32, 4), (8, 1))]
 )
 def test_patch_embed_pads_to_whole_patches(size, tokens):
-    embed = PatchEmbed(8, patch_size=4, in_channels=3)
+    embed = PatchEmbed(8, patch_size=4, in_channels=3, has_norm=True)
     assert embed(torch.randn(2, 3, *size)).shape == (2, *tokens, 8)
 
 
 @pytest.mark.parametrize(("size", "merged"), [((1, 1), (1, 1)), ((5, 8), (3, 4))])
 def test_patch_merging_halves_any_map_and_doubles_the_channels(size, merged):
     assert PatchMerging(8)(torch.randn(2, *size, 8)).shape == (2, *merged, 16)
+
+
+@pytest.mark.parametrize("has_avx512", [False, True])
+@pytest.mark.parametrize("dims", [(8, 24), (24, 8)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 16)])
+def test_both_forms_of_a_linear_give_the_same_numbers_and_gradients(
+    size, dims, has_avx512, monkeypatch
+):
+    monkeypatch.setattr(linear, "HAS_AVX512", has_avx512)
+    layer = linear.Linear(*dims)
+    x = torch.randn(2, *size, dims[0], requires_grad=True)
+    expected = F.linear(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        inference = layer(x)
+    assert inference.is_contiguous()
+    assert torch.allclose(inference, expected, atol=1e-6)
+    found = layer(x)
+    assert torch.allclose(found, expected, atol=1e-6)
+    inputs, direction = [x, *layer.parameters()], torch.randn_like(expected)
+    pair = (torch.autograd.grad(y, inputs, direction) for y in (found, expected))
+    for one, other in zip(*pair, strict=True):
+        assert torch.allclose(one, other, atol=1e-5, rtol=1e-5)

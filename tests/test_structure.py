@@ -13,12 +13,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ulga_d2"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
-SOURCES = [*MODULES, *sorted((ROOT / "tests").rglob("*.py")), *ROOT.glob("*.py")]
+SOURCES = [*MODULES, *ROOT.glob("*.py")]
+SOURCES += sorted(p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 
 # A room imports from lower floors and from itself. Rooms that are single files count like folders.
 FLOORS = {
     "errors": 0, "version": 0,
-    "config": 1, "layers": 1, "weights": 1, "evaluation": 1,
+    "keys": 1, "config": 1, "layers": 1, "weights": 1, "evaluation": 1,
     "interaction": 2, "data": 2, "analysis": 2,
     "backbone": 3, "model_zoo": 3,
     "": 4,  # ulga_d2/__init__.py, the face: registers backbones and data sets
@@ -32,7 +33,7 @@ FORBIDDEN_ROOMS = {
     "evaluation": MODEL_SIDE,
 }
 TORCH_ONLY = ("layers", "interaction/acp.py", "interaction/cat.py", "interaction/enhanced.py")
-READS_CFG = ("config.py", "__init__.py", "engine/", "model_zoo.py", "cli/")
+READS_CFG = ("keys.py", "config.py", "__init__.py", "engine/", "model_zoo.py", "cli/")
 NEVER = ("detectron2.projects", "detectron2._C", "timm", "einops", "natten", "mmcv", "apex", "_C")
 
 
@@ -228,3 +229,10 @@ def eager_imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield "" if node.level else node.module
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=name_of)
+def test_every_relative_link_leads_somewhere(path: Path):
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (path.parent / link).exists()]
+    assert not missing, missing

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import CONFIGS
 from detectron2.modeling.backbone.swin import SwinTransformer as Detectron2Swin
+from timm.models.swin_transformer import SwinTransformer as TimmSwin
 from torch import nn
 
 from ulga_d2 import get_cfg
@@ -71,6 +72,35 @@ def test_swin_t_equals_detectron2s_with_its_weights(swin_t_pair, shape):
         reference = expected[f"p{stage}"]
         difference = (found[f"stage{stage + 2}"] - reference).abs().max()
         assert difference <= 1e-5 * reference.abs().max()
+
+
+def timms_name(name: str) -> str:
+    """Return our name of a weight of timm's Swin, which halves the map where a stage begins."""
+    name = name.replace("patch_embed.", "stem.")
+    name = re.sub(r"^layers\.(\d)\.blocks", lambda m: f"stages.stage{int(m[1]) + 2}", name)
+    return re.sub(r"^layers\.(\d)\.downsample", lambda m: f"downsamples.stage{int(m[1]) + 2}", name)
+
+
+def test_swin_t_equals_timms_with_its_weights():
+    """At 448 pixels, since timm shifts no window that spans its whole map."""
+    torch.manual_seed(0)
+    theirs = TimmSwin(img_size=448, num_classes=0, drop_path_rate=0.0).eval()
+    for name, parameter in theirs.named_parameters():
+        if parameter.ndim == 1 or "bias_table" in name:
+            nn.init.normal_(parameter, std=0.3)
+    ours = plain_swin(**SWIN_T).eval()
+    state = {timms_name(name): value for name, value in theirs.named_parameters()}
+    state["norms.stage5.weight"], state["norms.stage5.bias"] = (
+        state.pop("norm.weight"),
+        state.pop("norm.bias"),
+    )
+    missing, unexpected = ours.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.startswith("norms.stage") for name in missing)
+    image = torch.randn(1, 3, 448, 448)
+    with torch.no_grad():
+        expected = theirs.forward_features(image).permute(0, 3, 1, 2)
+        difference = (ours(image)["stage5"] - expected).abs().max()
+    assert difference <= 1e-5 * expected.abs().max()
 
 
 def test_swins_gradients_equal_detectron2s():

@@ -20,7 +20,7 @@ def get_cfg() -> CfgNode:
     """Return detectron2's config with our keys and our defaults, everything registered."""
     from detectron2.config import get_cfg as get_detectron2_cfg
 
-    from .config import set_defaults
+    from .keys import set_defaults
 
     cfg = get_detectron2_cfg()
     add_ulga_config(cfg)
@@ -33,7 +33,7 @@ def add_ulga_config(cfg: CfgNode) -> None:
 
     No key of detectron2's own changes, so that another project's trainer can use the backbones.
     """
-    from .config import add_keys
+    from .keys import add_keys
 
     add_keys(cfg)
     _register()

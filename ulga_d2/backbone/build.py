@@ -9,22 +9,45 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
 
 from ..errors import UserError
+from .dat import DAT
 from .hierarchical import STAGE_NAMES
 from .swin import SwinTransformer
+from .vit import STAGE_NAME, STRIDES, ViT
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 TOP_LEVELS = ("p6", "p7")
 GROUPS = 32  # of detectron2's GroupNorm
+DAT_NAMES = {
+    "OFFSET_INIT": ("zero", "default"),
+    "REF_POINTS": ("centred", "released"),
+    "OFFSET_INPUT": ("enhanced", "plain"),
+}
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_ulga_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build Swin and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
     check_swin(cfg)
-    check_pyramid(cfg)
+    check_pyramid(cfg, STAGE_NAMES)
     return _with_pyramid(cfg, SwinTransformer(cfg))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_ulga_vit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build ViT and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
+    check_vit(cfg)
+    check_pyramid(cfg, tuple(STRIDES))
+    return _with_pyramid(cfg, ViT(cfg))
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_ulga_dat_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build DAT++ and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
+    check_dat(cfg)
+    check_pyramid(cfg, STAGE_NAMES)
+    return _with_pyramid(cfg, DAT(cfg))
 
 
 def _with_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
@@ -52,35 +75,76 @@ def check_swin(cfg: CfgNode) -> None:
         UserError: naming the key, its value and the valid ones.
     """
     node = cfg.MODEL.ULGA.SWIN
-    for key in ("DEPTHS", "NUM_HEADS"):
-        valid = len(node[key]) == len(STAGE_NAMES) and min(node[key]) >= 1
-        _check(f"ULGA.SWIN.{key}", list(node[key]), valid, "four numbers >= 1, one a stage")
+    _check_stages("SWIN", node, ("DEPTHS", "NUM_HEADS"))
     _check("ULGA.SWIN.EMBED_DIM", node.EMBED_DIM, node.EMBED_DIM >= 1, "1 or more")
     _check("ULGA.SWIN.WINDOW_SIZE", node.WINDOW_SIZE, node.WINDOW_SIZE >= 1, "1 or more")
-    ratio, rate = node.MLP_RATIO, node.DROP_PATH_RATE
-    _check("ULGA.SWIN.MLP_RATIO", ratio, ratio * node.EMBED_DIM >= 1, "more, such as 4.0")
-    _check("ULGA.SWIN.DROP_PATH_RATE", rate, 0 <= rate < 1, "0 or more, less than 1")
-    for stage, heads in enumerate(node.NUM_HEADS):
-        dim = node.EMBED_DIM * 2**stage
-        if dim % heads:
-            divisors = [number for number in range(1, dim + 1) if dim % number == 0]
-            nearest = min(divisors, key=lambda number: abs(number - heads))
-            raise UserError(
-                f"MODEL.ULGA.SWIN.NUM_HEADS[{stage}] is {heads}, which does not divide the {dim} "
-                f"channels of {STAGE_NAMES[stage]} (EMBED_DIM {node.EMBED_DIM} x {2**stage}); the "
-                f"nearest number that does is {nearest}"
-            )
+    _check_rates("ULGA.SWIN", node, node.EMBED_DIM)
+    _check_heads("SWIN", node)
 
 
-def check_pyramid(cfg: CfgNode) -> None:
+def check_dat(cfg: CfgNode) -> None:
+    """Refuse a DAT++ that cannot be built.
+
+    Raises:
+        UserError: naming the key, its value and the valid ones.
+    """
+    node = cfg.MODEL.ULGA.DAT
+    stages = ("DEPTHS", "NUM_HEADS", "NUM_GROUPS", "OFFSET_KERNEL", "OFFSET_STRIDE")
+    _check_stages("DAT", node, stages)
+    dim, window, grid = node.EMBED_DIM, node.WINDOW_SIZE, node.GRID_SIZE
+    valid = "an even number, 2 or more: the stem's first convolution has half of it"
+    _check("ULGA.DAT.EMBED_DIM", dim, dim >= 2 and dim % 2 == 0, valid)
+    valid = "an odd number, 3 or more"
+    _check("ULGA.DAT.WINDOW_SIZE", window, window >= 3 and window % 2 == 1, valid)
+    _check("ULGA.DAT.GRID_SIZE", grid, grid >= 8, "8 or more: stage5 has an eighth of it")
+    _check_rates("ULGA.DAT", node, dim)
+    _check_heads("DAT", node)
+    for stage, (heads, groups) in enumerate(zip(node.NUM_HEADS, node.NUM_GROUPS, strict=True)):
+        valid = f"a divisor of NUM_HEADS[{stage}] ({heads})"
+        _check(f"ULGA.DAT.NUM_GROUPS[{stage}]", groups, heads % groups == 0, valid)
+        kernel, stride = node.OFFSET_KERNEL[stage], node.OFFSET_STRIDE[stage]
+        valid = f"an odd number above OFFSET_STRIDE[{stage}] ({stride})"
+        is_valid = kernel % 2 == 1 and kernel > stride
+        _check(f"ULGA.DAT.OFFSET_KERNEL[{stage}]", kernel, is_valid, valid)
+    for key, names in DAT_NAMES.items():
+        valid = " or ".join(names)
+        _check(f"ULGA.DAT.{key}", node[key], node[key] in names, valid)
+
+
+def check_vit(cfg: CfgNode) -> None:
+    """Refuse a ViT that cannot be built.
+
+    Raises:
+        UserError: naming the key, its value and the valid ones.
+    """
+    node, interaction = cfg.MODEL.ULGA.VIT, cfg.MODEL.ULGA
+    for key in ("EMBED_DIM", "DEPTH", "NUM_HEADS", "GRID_SIZE"):
+        _check(f"ULGA.VIT.{key}", node[key], node[key] >= 1, "1 or more")
+    dim, heads = node.EMBED_DIM, node.NUM_HEADS
+    valid = f"a divisor of EMBED_DIM ({dim})"
+    _check("ULGA.VIT.NUM_HEADS", heads, dim % heads == 0, valid)
+    _check_rates("ULGA.VIT", node, dim)
+    _check("ULGA.VIT.WINDOW_SIZE", node.WINDOW_SIZE, node.WINDOW_SIZE >= 0, "0 or more")
+    valid = 1 <= node.NUM_GLOBAL <= node.DEPTH
+    _check("ULGA.VIT.NUM_GLOBAL", node.NUM_GLOBAL, valid, f"1 to DEPTH ({node.DEPTH})")
+    stages = list(interaction.STAGES)
+    valid = not interaction.INTERACTIONS or STAGE_NAME in stages
+    _check("ULGA.STAGES", stages, valid, f"a list with {STAGE_NAME}, where ViT's blocks are")
+
+
+def check_pyramid(cfg: CfgNode, names: tuple[str, ...]) -> None:
     """Refuse a pyramid that cannot be built, or whose parameters would get no gradient.
+
+    Args:
+        cfg: the config.
+        names: the backbone's maps, from fine to coarse.
 
     Raises:
         UserError: naming the key, its value and the valid ones.
     """
     features = list(cfg.MODEL.FPN.IN_FEATURES)
-    ends = [list(STAGE_NAMES[first:]) for first in range(len(STAGE_NAMES))]
-    valid = f"stages in order up to {STAGE_NAMES[-1]}, such as {ends[1]}"
+    ends = [list(names[first:]) for first in range(len(names))]
+    valid = f"stages in order up to {names[-1]}, such as {ends[-3]}"
     _check("FPN.IN_FEATURES", features, features in ends, valid)
     levels = [f"p{name[-1]}" for name in features]
     wanted = list(cfg.MODEL.RETINANET.IN_FEATURES)
@@ -95,3 +159,28 @@ def check_pyramid(cfg: CfgNode) -> None:
 def _check(key: str, value: object, is_valid: bool, valid: str) -> None:
     if not is_valid:
         raise UserError(f"MODEL.{key} is {value}; give {valid}")
+
+
+def _check_rates(place: str, node: CfgNode, dim: int) -> None:
+    ratio, rate = node.MLP_RATIO, node.DROP_PATH_RATE
+    _check(f"{place}.MLP_RATIO", ratio, ratio * dim >= 1, "more, such as 4.0")
+    _check(f"{place}.DROP_PATH_RATE", rate, 0 <= rate < 1, "0 or more, less than 1")
+
+
+def _check_stages(name: str, node: CfgNode, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        valid = len(node[key]) == len(STAGE_NAMES) and min(node[key]) >= 1
+        _check(f"ULGA.{name}.{key}", list(node[key]), valid, "four numbers >= 1, one a stage")
+
+
+def _check_heads(name: str, node: CfgNode) -> None:
+    for stage, heads in enumerate(node.NUM_HEADS):
+        dim = node.EMBED_DIM * 2**stage
+        if dim % heads:
+            divisors = [number for number in range(1, dim + 1) if dim % number == 0]
+            nearest = min(divisors, key=lambda number: abs(number - heads))
+            raise UserError(
+                f"MODEL.ULGA.{name}.NUM_HEADS[{stage}] is {heads}, which does not divide the {dim} "
+                f"channels of {STAGE_NAMES[stage]} (EMBED_DIM {node.EMBED_DIM} x {2**stage}); the "
+                f"nearest number that does is {nearest}"
+            )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .configured import ConfiguredBackbone
 
 STAGE_NAMES = ("stage2", "stage3", "stage4", "stage5")
 
 
-class HierarchicalBackbone(Backbone):
+class HierarchicalBackbone(ConfiguredBackbone):
     """Run tokens through four stages and return chosen stages' maps, each after a norm of its own.
 
     A stage's digit is the logarithm of its stride: `stage2` has stride 4, `stage5` stride 32.
@@ -57,23 +57,16 @@ class HierarchicalBackbone(Backbone):
         for name, stage in self.stages.items():
             if name in self.downsamples:
                 x = self.downsamples[name](x)
-            x = self._run(stage, x)
+            x = run_modules(stage, x, recompute=self.gradient_checkpointing and self.training)
             if name in self.norms:
                 features[name] = self.norms[name](x).permute(0, 3, 1, 2)  # (B, C, H, W)
         return features
 
-    def _run(self, stage: nn.Sequential, x: Tensor) -> Tensor:
-        if not (self.gradient_checkpointing and self.training):
-            return stage(x)
-        for module in stage:
-            x = checkpoint(module, x, use_reentrant=False)
-        return x
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        """Return channels and stride of each returned map."""
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
+def run_modules(modules: nn.Sequential, x: Tensor, *, recompute: bool) -> Tensor:
+    """Run modules in order; with `recompute`, the backward pass computes their activations anew."""
+    if not recompute:
+        return modules(x)
+    for module in modules:
+        x = checkpoint(module, x, use_reentrant=False)
+    return x

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.config import configurable
 from torch import nn
 
-from ..interaction.build import InteractionLayer, build_interaction_layer
+from ..interaction.build import InteractionLayer
 from ..layers.attention import WindowAttention
 from ..layers.block import Block
 from ..layers.embed import PatchEmbed, PatchMerging
 from ..layers.mlp import Mlp
 from .hierarchical import STAGE_NAMES, HierarchicalBackbone
-
-if TYPE_CHECKING:
-    from detectron2.config import CfgNode
 
 PATCH_SIZE = 4
 
@@ -38,6 +34,8 @@ class SwinTransformer(HierarchicalBackbone):
         out_features: names of the stages to return.
         gradient_checkpointing: recompute each block's activations in the backward pass.
     """
+
+    node = "SWIN"
 
     @configurable
     def __init__(
@@ -70,7 +68,7 @@ class SwinTransformer(HierarchicalBackbone):
             )
 
         super().__init__(
-            stem=PatchEmbed(embed_dim, patch_size=PATCH_SIZE, in_channels=3),
+            stem=PatchEmbed(embed_dim, patch_size=PATCH_SIZE, in_channels=3, has_norm=True),
             stages=[
                 nn.Sequential(*(block(stage, index) for index in range(depth)))
                 for stage, depth in enumerate(depths)
@@ -80,13 +78,3 @@ class SwinTransformer(HierarchicalBackbone):
             out_features=out_features,
             gradient_checkpointing=gradient_checkpointing,
         )
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Return the constructor's arguments: the node in lower case, and what all share."""
-        return {
-            **{key.lower(): value for key, value in cfg.MODEL.ULGA.SWIN.items()},
-            "interaction_layer": build_interaction_layer(cfg),
-            "out_features": cfg.MODEL.FPN.IN_FEATURES,
-            "gradient_checkpointing": cfg.MODEL.ULGA.GRADIENT_CHECKPOINTING,
-        }

@@ -16,10 +16,12 @@ Run = Callable[[argparse.Namespace], int]
 # The module of a subcommand has its name, with "_" for "-"; it has add_parser(subparsers), which
 # takes its help line from here, and run(args) -> exit code.
 COMMANDS = {
+    "analyze": "show what configs cost: parameters, arithmetic, memory, time, side by side",
     "doctor": "check that training can work here; under each problem, the command that cures it",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
     "sample": "write a synthetic data set in a real one's layout",
     "train": "train or evaluate a detector, as train_net.py does",
+    "weights": "look at a public checkpoint, or turn it into a file that is safe to load",
 }
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import UserError
+from ..weights.load import read_plain
 
 logger = logging.getLogger(__name__)
 
@@ -75,24 +72,18 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: a missing or damaged file, one that would need code to load, or not ours.
     """
-    try:
-        with PathManager.open(str(path), "rb") as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
-    except OSError as error:
-        raise UserError(f"checkpoint {path} cannot be opened: {error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        found = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
-        reason = (
-            f"it holds the Python object {found[1]}, and loading that could run code"
-            if found
-            else "it is damaged, or no checkpoint"
+    state = read_plain(path)
+    if not is_own(state):
+        raise UserError(
+            f"{path} is not a checkpoint of this project (no '{FORMAT}' mark in it); public "
+            "weights can start a training, and cannot be evaluated or resumed"
         )
-        raise UserError(f"checkpoint {path} cannot be read as plain tensors: {reason}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of this project (no '{FORMAT}' mark in it)")
     return state
+
+
+def is_own(state: Any) -> bool:
+    """Tell whether what a file held is a checkpoint of this project."""
+    return isinstance(state, dict) and state.get("format") == FORMAT
 
 
 def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> None:

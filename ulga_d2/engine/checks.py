@@ -137,8 +137,14 @@ def check_model(cfg: CfgNode) -> None:
     _check_anchors(cfg)
     trial = cfg.clone()
     trial.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        build_model(trial)
+    try:
+        with torch.device("meta"):
+            build_model(trial)
+    except KeyError as error:
+        raise UserError(
+            f"the model cannot be built: nothing in it is named {error}; IN_FEATURES of a head "
+            "must name maps of the backbone"
+        ) from None
 
 
 def _check_norms(cfg: CfgNode) -> None:

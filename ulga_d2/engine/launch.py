@@ -15,6 +15,8 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from ..weights.layout import PublicWeights
+
 
 DESCRIPTION = "Train or evaluate a detector."
 EXAMPLE = "--config-file configs/brain_tumor_swin_ulga.yaml SOLVER.IMS_PER_BATCH 8"
@@ -137,11 +139,14 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None]:
+def setup(
+    args: argparse.Namespace,
+) -> tuple[CfgNode, Any, dict[str, Any] | PublicWeights | None]:
     """Read the config, check it and the folder, load the data, resolve what depends on them.
 
     Returns:
-        The frozen config, the run's data, and the checkpoint that --resume or MODEL.WEIGHTS names.
+        The frozen config, the run's data, and what --resume or MODEL.WEIGHTS names: a checkpoint,
+        public weights, or None.
     """
     from .datasets import check_same_classes, load_run_data, resolve_classes
     from .device import resolve_device, resolve_workers
@@ -154,7 +159,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, Any, dict[str, Any] | None
     resolve_workers(cfg, max(1, args.num_gpus))
     state, place = read_state(cfg, args)
     data = load_run_data(cfg, with_training=not args.eval_only)
-    if state is not None:
+    if isinstance(state, dict):
         check_same_classes({"the data": data.class_names, place: tuple(state["class_names"])})
     resolve_classes(cfg, data.class_names)
     if not args.eval_only:

@@ -20,7 +20,9 @@ from detectron2.utils.logger import setup_logger
 from ..config import leaf_keys, value_of
 from ..errors import UserError
 from ..version import __version__
+from ..weights.layout import PublicWeights
 from .checkpoint import last_checkpoint, load_checkpoint
+from .initial import read_initial
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +85,16 @@ def _start_log(folder: Path) -> None:
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
 
 
-def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] | None, str]:
+def read_state(
+    cfg: CfgNode, args: argparse.Namespace
+) -> tuple[dict[str, Any] | PublicWeights | None, str]:
     """Load the checkpoint that the flags ask for; return it with its path, or (None, "").
 
+    Public weights are taken only to start a training from.
+
     Raises:
-        UserError: --resume with nothing to resume, or --eval-only without weights.
+        UserError: --resume with nothing to resume, --eval-only without weights, or a file that
+            cannot be used.
     """
     if args.resume:
         path = last_checkpoint(cfg.OUTPUT_DIR)
@@ -105,8 +112,12 @@ def read_state(cfg: CfgNode, args: argparse.Namespace) -> tuple[dict[str, Any] |
         )
     else:
         return None, ""
-    state = load_checkpoint(path)
-    logger.info("read %s (iteration %d)", path, state["iteration"])
+    starts = not (args.resume or args.eval_only)
+    state = read_initial(path) if starts else load_checkpoint(path)
+    if isinstance(state, PublicWeights):
+        logger.info("read %s: %s", path, state.layout.name)
+    else:
+        logger.info("read %s (iteration %d)", path, state["iteration"])
     return state, str(path)
 
 

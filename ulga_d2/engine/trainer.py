@@ -29,12 +29,14 @@ from ..errors import UserError
 from .checkpoint import load_weights
 from .evaluate import evaluate
 from .hooks import CheckpointHook, drop_lines_from
+from .initial import start_from
 from .loader import build_train_loader
 from .optimizer import build_optimizer
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from ..weights.layout import PublicWeights
     from .datasets import RunData
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Trainer(TrainerBase):
     Args:
         cfg: a resolved config (see `launch.setup`).
         data: the run's records.
-        state: a checkpoint, or None to start from random weights.
+        state: a checkpoint, public weights, or None to start from random weights.
         resume: go on with the checkpoint's run; else only its weights are taken.
     """
 
@@ -61,7 +63,7 @@ class Trainer(TrainerBase):
         self,
         cfg: CfgNode,
         data: RunData,
-        state: dict[str, Any] | None = None,
+        state: dict[str, Any] | PublicWeights | None = None,
         *,
         resume: bool = False,
     ) -> None:
@@ -73,10 +75,11 @@ class Trainer(TrainerBase):
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
-        if state is not None:
-            load_weights(self.model, state, "the checkpoint")
         if resume:
+            load_weights(self.model, state, "the checkpoint")
             self._load_progress(state)
+        elif state is not None:
+            start_from(cfg, self.model, state)
         self.replica = _distribute(self.model)
         self.device_type = cfg.MODEL.DEVICE.split(":")[0]
         self.results: dict[str, Any] = {}

@@ -47,7 +47,7 @@ class AggressiveConvPooling(nn.Module):
         for conv, norm, gate in zip(self.convs, self.norms, self.gates, strict=True):
             local = conv(pooled.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, H_l, W_l, C)
             pooled = self._pool(pooled + F.gelu(norm(local)))
-            mixed = mixed + gate * _upsample(pooled, x.shape[1:3])
+            mixed = torch.addcmul(mixed, gate, _upsample(pooled, x.shape[1:3]))
         return mixed
 
     def _pool(self, x: Tensor) -> Tensor:

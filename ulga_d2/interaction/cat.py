@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.init import init_weights
+from ..layers.linear import Linear
 
 
 class Concepts(NamedTuple):
@@ -57,12 +58,12 @@ class ConceptualAttentionTransformation(nn.Module):
         super().__init__()
         self.concept_dim = width = max(1, round(dim * concept_ratio))
         self.concept_query = nn.Parameter(torch.empty(num_concepts, dim))
-        self.pool_proj = nn.Linear(dim, width)
+        self.pool_proj = Linear(dim, width)
         self.norm = nn.LayerNorm(width)
         self.concept_embed = nn.Parameter(torch.empty(num_concepts, width))
-        self.query = nn.Linear(dim, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.query = Linear(dim, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.concept_embed, std=0.02)
         with torch.no_grad():

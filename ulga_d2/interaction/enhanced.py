@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..layers.init import init_weights
+from ..layers.linear import Linear, linear
 from .cat import Concepts
 
 
@@ -55,7 +55,7 @@ class EnhancedInteraction(_TwoParts):
         self.has_map = acp is not None or cat is None  # a second map beside x: z, or x itself
         widths = [dim, dim if self.has_map else 0, cat.concept_dim if cat is not None else 0]
         self.widths = widths
-        self.fuse = nn.Linear(sum(widths), dim)
+        self.fuse = Linear(sum(widths), dim)
         self.fuse.apply(init_weights)
         if zero_init:
             nn.init.zeros_(self.fuse.weight)
@@ -64,13 +64,15 @@ class EnhancedInteraction(_TwoParts):
         """Return the tokens after interaction."""
         z, concepts = self.parts(x)
         to_x, to_z, to_g = self.fuse.weight.split(self.widths, dim=1)
-        y = x + F.linear(x, to_x, self.fuse.bias)
+        # Each product is added as it is made: no sum passes over the map by itself.
+        update = linear(x, to_x, self.fuse.bias).flatten(0, 2)  # (B * N, C)
         if self.has_map:
-            y = y + F.linear(z, to_z)
+            update = torch.addmm(update, z.flatten(0, 2), to_z.t())
         if concepts is not None:
-            values = F.linear(concepts.values, to_g)  # (B, K, C)
-            y = y + (concepts.backward_map @ values).view_as(x)
-        return y
+            values = linear(concepts.values, to_g)  # (B, K, C)
+            update = update.view(len(x), -1, x.shape[-1])  # (B, N, C)
+            update = torch.baddbmm(update, concepts.backward_map, values)
+        return x + update.view_as(x)
 
 
 class GatedInteraction(_TwoParts):
@@ -122,7 +124,7 @@ class DepthwiseInteraction(nn.Module):
     def __init__(self, dim: int, *, zero_init: bool) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
-        self.pointwise = nn.Linear(dim, dim)
+        self.pointwise = Linear(dim, dim)
         self.pointwise.apply(init_weights)
         if zero_init:
             nn.init.zeros_(self.pointwise.weight)

@@ -1,20 +1,20 @@
-"""Window attention with shifted windows (Swin, arXiv:2103.14030)."""
+"""Attention over tokens: in shifted windows (Swin), and over a whole map or its windows (ViT)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .init import init_weights
-
-OUT_OF_REACH = -100.0  # added to the logit of a key in another region of a shifted window
+from .linear import Linear
+from .windows import WindowGeometry, window_geometry
 
 
 class WindowAttention(nn.Module):
     """Let each token attend to the tokens of its window, with a learned bias by relative position.
+
+    Source: Swin, arXiv:2103.14030.
 
     Padding to whole windows, the cyclic shift and its mask happen inside, so a caller hands over a
     map of any size. A padded token is a zero before the projection, hence the projection's bias
@@ -35,9 +35,8 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window_size = window_size
         self.shift_size = shift_size
-        self.scale = (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(
             torch.empty((2 * window_size - 1) ** 2, num_heads)
         )
@@ -48,28 +47,20 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return each token's weighted sum over its window, projected."""
-        batch, height, width, dim = x.shape
-        windows = window_geometry(height, width, self.window_size, self.shift_size, x.device)
-        qkv = self.qkv(x).reshape(batch, height * width, 3 * dim)
-        if windows.has_padding:
-            padding = self.qkv.bias.to(qkv.dtype).expand(batch, 1, 3 * dim)
-            qkv = torch.cat([qkv, padding], dim=1)
-        qkv = qkv.index_select(1, windows.tokens)  # (B, windows * L, 3C)
-        out = self._attend(qkv, windows)  # (B, windows * L, C)
-        return self.proj(out.index_select(1, windows.slots).reshape(batch, height, width, dim))
+        windows = window_geometry(*x.shape[1:3], self.window_size, self.shift_size, x.device)
+        out = self._attend(windows.project(x, self.qkv), windows)  # (B, windows * L, C)
+        return self.proj(windows.join(out).reshape(x.shape))
 
     def _attend(self, qkv: Tensor, windows: WindowGeometry) -> Tensor:
         """Attend within windows: (B, windows * L, 3C) to (B, windows * L, C)."""
-        batch, length = qkv.shape[0], self.window_size**2
-        qkv = qkv.reshape(
-            batch, -1, length, 3, self.num_heads, qkv.shape[-1] // 3 // self.num_heads
-        )
-        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, windows, h, L, C / h)
-        logits = (query * self.scale) @ key.transpose(-2, -1) + self._bias()
+        length, width = self.window_size**2, qkv.shape[-1] // 3
+        parts = qkv.reshape(-1, length, 3, self.num_heads, width // self.num_heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (B * windows, h, L, C / h)
+        bias = self._bias()[None]
         if windows.mask is not None:
-            logits = logits + windows.mask  # (windows, 1, L, L)
-        out = logits.softmax(dim=-1).to(value.dtype) @ value
-        return out.transpose(2, 3).reshape(batch, -1, qkv.shape[-1] * self.num_heads)
+            bias = (bias + windows.mask).repeat(qkv.shape[0], 1, 1, 1)  # (B * windows, h, L, L)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        return out.transpose(1, 2).reshape(qkv.shape[0], -1, width)
 
     def _bias(self) -> Tensor:
         length = self.window_size**2
@@ -87,64 +78,77 @@ def relative_position_index(window_size: int) -> Tensor:
     return (down * (2 * window_size - 1) + across).flatten()
 
 
-@dataclass(frozen=True)
-class WindowGeometry:
-    """Where the tokens of a map stand in its windows.
+class GlobalAttention(nn.Module):
+    """Let each token attend to all tokens of the map, or of its window.
 
-    Attributes:
-        tokens: for each slot of each window, the number of the token there; H * W is padding.
-        slots: for each token, its slot.
-        mask: (windows, 1, L, L) to add to the logits, or None without a shift.
-        has_padding: whether a slot is padding.
+    Windows need no mask: as in ViTDet, what pads the map to whole windows attends and is attended
+    to. A padded token is a zero before the projection, hence the projection's bias after it.
+
+    Source: ViT, arXiv:2010.11929; its windows and the two bias tables by relative row and column,
+    ViTDet, arXiv:2203.16527.
+
+    Args:
+        dim: channels C of the tokens.
+        num_heads: heads h, a divisor of C.
+        window_size: side of a window in tokens; 0 for the whole map.
+        rel_pos_size: side of the map (or window) for which the bias tables have an entry a
+            distance, (2 * size - 1, C / h) each; other sides interpolate them. 0 for no bias.
+
+    Shape:
+        input and output (B, H, W, C); any H, W >= 1.
     """
 
-    tokens: Tensor
-    slots: Tensor
-    mask: Tensor | None
-    has_padding: bool
+    def __init__(self, dim: int, *, num_heads: int, window_size: int, rel_pos_size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+        self.has_rel_pos = rel_pos_size > 0
+        if self.has_rel_pos:
+            table = torch.zeros(2 * rel_pos_size - 1, dim // num_heads)
+            self.rel_pos_h = nn.Parameter(table)
+            self.rel_pos_w = nn.Parameter(table.clone())
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return each token's weighted sum over the map or its window, projected."""
+        batch, height, width, dim = x.shape
+        if self.window_size:
+            size = self.window_size
+            windows = window_geometry(height, width, size, 0, x.device)
+            qkv = windows.project(x, self.qkv).reshape(-1, size * size, 3 * dim)
+            out = self._attend(qkv, size, size)  # (B * windows, L, C)
+            out = windows.join(out.reshape(batch, -1, dim))
+        else:
+            out = self._attend(self.qkv(x).flatten(1, 2), height, width)
+        return self.proj(out.reshape(x.shape))
+
+    def _attend(self, qkv: Tensor, height: int, width: int) -> Tensor:
+        """Attend within each map of a batch: (B, H * W, 3C) to (B, H * W, C)."""
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, h, H * W, C / h)
+        bias = self._bias(query, height, width) if self.has_rel_pos else None
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return out.transpose(1, 2).flatten(2)
+
+    def _bias(self, query: Tensor, height: int, width: int) -> Tensor:
+        """Return what each query adds for the row and the column of a key: (B, h, N, N)."""
+        batch, heads, count, _ = query.shape
+        query = query.unflatten(2, (height, width))
+        by_row = torch.einsum("bnijc,ikc->bnijk", query, relative(self.rel_pos_h, height))
+        by_column = torch.einsum("bnijc,jkc->bnijk", query, relative(self.rel_pos_w, width))
+        bias = by_row[..., :, None] + by_column[..., None, :]  # (B, h, H, W, H, W)
+        return bias.reshape(batch, heads, count, count)
 
 
-@lru_cache(maxsize=128)
-def window_geometry(
-    height: int, width: int, window_size: int, shift_size: int, device: torch.device
-) -> WindowGeometry:
-    """Return the windows of a map, shifted up and left by `shift_size` tokens, cyclically.
+def relative(table: Tensor, side: int) -> Tensor:
+    """Return the table's rows by distance, (side, side, C): query first, then key.
 
-    Kept from call to call. Built outside inference mode, whose tensors a later backward pass could
-    not use.
+    A table for another side is stretched linearly.
     """
-    with torch.inference_mode(False):
-        padded = [side + -side % window_size for side in (height, width)]
-        count = height * width
-        number = torch.full(padded, count, device="cpu")
-        number[:height, :width] = torch.arange(count, device="cpu").reshape(height, width)
-        number = torch.roll(number, (-shift_size, -shift_size), (0, 1))
-        tokens = _partition(number, window_size).flatten()
-        slots = tokens.argsort()[:count]  # padding, the largest number, comes last
-        mask = _shift_mask(padded, window_size, shift_size) if shift_size else None
-        return WindowGeometry(
-            tokens.to(device),
-            slots.to(device),
-            None if mask is None else mask.to(device),
-            len(tokens) > count,
-        )
-
-
-def _partition(grid: Tensor, window_size: int) -> Tensor:
-    """Cut a (H, W) grid into windows: (windows, L)."""
-    height, width = grid.shape
-    grid = grid.reshape(height // window_size, window_size, width // window_size, window_size)
-    return grid.permute(0, 2, 1, 3).reshape(-1, window_size**2)
-
-
-def _shift_mask(padded: list[int], window_size: int, shift_size: int) -> Tensor:
-    """Keep tokens apart that the cyclic shift brought together from opposite borders."""
-    regions = []
-    for side in padded:
-        region = torch.zeros(side, device="cpu")
-        region[side - window_size :] = 1
-        region[side - shift_size :] = 2
-        regions.append(region)
-    windows = _partition(3 * regions[0][:, None] + regions[1][None, :], window_size)
-    apart = windows[:, None, :] != windows[:, :, None]  # (windows, L, L)
-    return torch.where(apart, OUT_OF_REACH, 0.0)[:, None]
+    if table.shape[0] != 2 * side - 1:
+        stretched = F.interpolate(table.t()[None], size=2 * side - 1, mode="linear")
+        table = stretched[0].t()
+    place = torch.arange(side, device=table.device)
+    return table[place[:, None] - place[None, :] + side - 1]

@@ -22,19 +22,27 @@ class Block(nn.Module):
         mlp: the MLP, likewise.
         interaction: what the tokens go through before attention, likewise.
         drop_path: probability that a sample skips a branch in training.
+        norm_eps: added to the variance in both norms (ViT's is smaller than Swin's).
 
     Shape:
         input and output (B, H, W, C).
     """
 
     def __init__(
-        self, dim: int, *, attn: nn.Module, mlp: nn.Module, interaction: nn.Module, drop_path: float
+        self,
+        dim: int,
+        *,
+        attn: nn.Module,
+        mlp: nn.Module,
+        interaction: nn.Module,
+        drop_path: float,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.interaction = interaction
         self.attn = attn
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = mlp
         self.drop_path = DropPath(drop_path)
 

@@ -1,0 +1,22 @@
+"""What the benchmarks compare computes the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import peers
+from benchmarks.timing import Times
+
+
+@pytest.mark.parametrize("pair", [peers.swin_pair, lambda: peers.vit_pair(6), peers.dat_pair])
+def test_a_pair_with_equal_weights_gives_equal_maps(pair):
+    torch.manual_seed(0)
+    ours, theirs = pair()
+    assert peers.largest_difference(ours, theirs, torch.randn(1, 3, 96, 96)) <= 1e-5
+
+
+def test_a_ratio_is_taken_within_rounds_and_can_leave_out_a_base():
+    times = Times({"ours": [2.0, 6.0, 4.0], "peer": [1.0, 2.0, 4.0], "base": [1.0, 2.0, 2.0]})
+    assert str(times.ratio("ours", "peer")) == "2.00 [1.00-3.00]"
+    assert str(times.ratio("ours", "peer", minus="base")) == "1.00 [0.50-2.00]"

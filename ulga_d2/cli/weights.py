@@ -1,0 +1,52 @@
+"""`ulga weights`: public checkpoints, looked at and made safe to load."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..weights.convert import convert
+from ..weights.detect import recognise
+from ..weights.layout import PublicWeights
+from ..weights.load import read_plain
+from ..weights.report import some
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "weights",
+        description="Look at a public checkpoint, or turn one into a .safetensors file that "
+        "MODEL.WEIGHTS takes.",
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    action = actions.add_parser(
+        "convert",
+        help="take the tensors out of a pickle of any kind, running nothing of it",
+        description="Take the tensors and arrays out of a pickled checkpoint and write them, under "
+        "their own names, to a new .safetensors file. Settings beside them are dropped; a file "
+        "that holds any other Python object is refused.",
+    )
+    action.add_argument("source", metavar="IN")
+    action.add_argument("target", metavar="OUT.safetensors")
+    action = actions.add_parser("inspect", help="tell what a checkpoint is, and which sizes fit it")
+    action.add_argument("source", metavar="FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert or inspect; print what the file is."""
+    if args.action == "inspect":
+        _print(recognise(read_plain(args.source), args.source), args.source)
+        return 0
+    done = convert(args.source, args.target)
+    if done.dropped:
+        print(f"dropped, since they are no tensors: {some(done.dropped)}")
+    print(f"{args.target}: {len(done.written)} tensors")
+    _print(done.public, args.target)
+    return 0
+
+
+def _print(public: PublicWeights, weights: str) -> None:
+    print(f"{public.layout.name}, {len(public.tensors)} weights of the backbone")
+    for what, names in public.ignored.items():
+        print(f"not used: {what}: {some(names)}")
+    print(f"to train from it: MODEL.WEIGHTS {weights} {public.size_options()}")

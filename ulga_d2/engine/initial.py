@@ -1,0 +1,75 @@
+"""What a training starts from: a checkpoint of this project, or public weights."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..weights.detect import recognise
+from ..weights.initialise import initialise
+from ..weights.layout import PublicWeights
+from ..weights.load import read_plain
+from .checkpoint import is_own, load_weights
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+INTERACTION = ".interaction."
+
+
+def read_initial(path: str | Path) -> dict[str, Any] | PublicWeights:
+    """Read a checkpoint of this project, or a public one with its backbone under our names.
+
+    Raises:
+        UserError: a file that cannot be read, or is neither of the two.
+    """
+    found = read_plain(path)
+    return found if is_own(found) else recognise(found, str(path))
+
+
+def start_from(cfg: CfgNode, model: nn.Module, start: dict[str, Any] | PublicWeights) -> None:
+    """Give a model its first weights.
+
+    A checkpoint of ours must match it to the last name, but for the interactions: a model that has
+    them can start from one that has none, and they keep their initial values. Public weights fill
+    the backbone.
+
+    Raises:
+        UserError: the weights are another model's.
+    """
+    is_public = isinstance(start, PublicWeights)
+    new = _start_from_public(cfg, model, start) if is_public else _start_from_own(model, start)
+    if new and not cfg.MODEL.ULGA.FUSE.ZERO_INIT:
+        logger.warning(
+            "the %d weights of the interactions start at random, which changes what the loaded "
+            "ones see; MODEL.ULGA.FUSE.ZERO_INIT True starts the model as the one that was loaded",
+            len(new),
+        )
+
+
+def _start_from_public(cfg: CfgNode, model: nn.Module, public: PublicWeights) -> list[str]:
+    report = initialise(model, public)
+    for line in report.lines():
+        logger.info("%s", line)
+    node, sizes = public.layout.node, public.layout.sizes(public.tensors)
+    for key in sizes.keys() & set(public.layout.unseen):
+        ours = cfg.MODEL.ULGA[node][key]
+        if ours != sizes[key]:
+            text = "MODEL.ULGA.%s.%s is %s, and published weights of this kind were trained with %s"
+            logger.warning(text, node, key, ours, sizes[key])
+    return [name for name in report.absent if INTERACTION in name]
+
+
+def _start_from_own(model: nn.Module, state: dict[str, Any]) -> list[str]:
+    given, new = state["model"], []
+    if not any(INTERACTION in name for name in given):
+        new = [name for name in model.state_dict() if INTERACTION in name]
+    own = model.state_dict()
+    whole = {**given, **{name: own[name] for name in new}}
+    load_weights(model, {"model": whole}, "the checkpoint")
+    return new

@@ -1,0 +1,171 @@
+"""Every config key this project adds to detectron2's, with its default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+
+def add_keys(cfg: CfgNode) -> None:
+    """Add this project's keys to a detectron2 config, in place; a second call changes nothing."""
+    if "ULGA" in cfg.MODEL:
+        return
+    _add_model_keys(cfg)
+    _add_vit_keys(cfg)
+    _add_swin_keys(cfg)
+    _add_dat_keys(cfg)
+    _add_input_keys(cfg)
+    _add_solver_keys(cfg)
+
+
+def _node() -> CfgNode:
+    from detectron2.config import CfgNode
+
+    return CfgNode()
+
+
+def _add_model_keys(cfg: CfgNode) -> None:
+    ulga = cfg.MODEL.ULGA = _node()
+    # What lets tokens interact before self-attention: [] (the plain backbone), [acp], [cat],
+    # [acp, cat] (the full model), or one of the two controls, [depthwise] and [fuse].
+    ulga.INTERACTIONS = []
+    # The stages whose blocks get the interaction; all blocks of a ViT are in stage4.
+    ulga.STAGES = ["stage2", "stage3", "stage4", "stage5"]
+    # Recompute each block's activations in the backward pass: less memory, a third more time.
+    ulga.GRADIENT_CHECKPOINTING = False
+
+    ulga.ACP = _node()
+    # Rounds of depthwise convolution and max-pooling, 1 to 4 (the paper: 2 is usually best).
+    ulga.ACP.NUM_LAYERS = 2
+    # Side of the depthwise kernel, odd (ours).
+    ulga.ACP.KERNEL_SIZE = 3
+    # Stride of each pooling: 2 halves the map a round, 1 keeps it (ours).
+    ulga.ACP.POOL_STRIDE = 2
+
+    ulga.CAT = _node()
+    # Number K of concept tokens (the paper varies it and gives no value; ours).
+    ulga.CAT.NUM_CONCEPTS = 16
+    # Width of a concept token as a share of the channels, in (0, 1] (ours).
+    ulga.CAT.CONCEPT_RATIO = 1.0
+
+    ulga.FUSE = _node()
+    # How tokens, ACP and CAT are joined: "concat" (one linear over all) or "sum" (gated sum)
+    # (ours).
+    ulga.FUSE.MODE = "concat"
+    # Start the fusion at zero, so that the block starts as the plain one (ours; for pretrained
+    # weights).
+    ulga.FUSE.ZERO_INIT = False
+
+
+def _add_vit_keys(cfg: CfgNode) -> None:
+    vit = cfg.MODEL.ULGA.VIT = _node()
+    # ViT-S, patches of 16 pixels.
+    vit.EMBED_DIM = 384
+    vit.DEPTH = 12
+    vit.NUM_HEADS = 6
+    # Hidden width of the MLP over its input width (raise it for the parameter-matched control).
+    vit.MLP_RATIO = 4.0
+    # Side of an attention window in tokens (ViTDet: 14); 0 = every block attends to the whole map,
+    # which below some 640 pixels is also the cheaper, since windows pad the map.
+    vit.WINDOW_SIZE = 0
+    # With windows: how many blocks attend to the whole map, evenly spread (ViTDet: 4 of 12).
+    vit.NUM_GLOBAL = 4
+    # Decomposed relative positions in the logits; a block keeps one number for each head and pair
+    # of tokens, 400 MB an image at 1024 pixels without windows.
+    vit.REL_POS = False
+    # Side of the position tables in tokens: INPUT.SQUARE_SIZE / 16. Other maps get them resized.
+    vit.GRID_SIZE = 32
+    # Stochastic depth, growing linearly from 0 to this over the blocks.
+    vit.DROP_PATH_RATE = 0.1
+
+
+def _add_swin_keys(cfg: CfgNode) -> None:
+    swin = cfg.MODEL.ULGA.SWIN = _node()
+    # Swin-T; the channels of stage2, which double from stage to stage.
+    swin.EMBED_DIM = 96
+    # Blocks in stage2..stage5.
+    swin.DEPTHS = [2, 2, 6, 2]
+    # Attention heads in stage2..stage5.
+    swin.NUM_HEADS = [3, 6, 12, 24]
+    # Side of an attention window, in tokens.
+    swin.WINDOW_SIZE = 7
+    # Hidden width of the MLP over its input width (raise it for the parameter-matched control).
+    swin.MLP_RATIO = 4.0
+    # Stochastic depth, growing linearly from 0 to this over the blocks.
+    swin.DROP_PATH_RATE = 0.1
+
+
+def _add_dat_keys(cfg: CfgNode) -> None:
+    dat = cfg.MODEL.ULGA.DAT = _node()
+    # DAT++ T; the channels of stage2, which double from stage to stage.
+    dat.EMBED_DIM = 64
+    # Blocks in stage2..stage5, in turns of neighbourhood and deformable attention; stage5 has only
+    # deformable attention.
+    dat.DEPTHS = [2, 4, 18, 2]
+    # Attention heads in stage2..stage5.
+    dat.NUM_HEADS = [2, 4, 8, 16]
+    # Groups of heads that sample points of their own, in stage2..stage5.
+    dat.NUM_GROUPS = [1, 2, 4, 8]
+    # Side of a token's neighbourhood, in tokens, odd.
+    dat.WINDOW_SIZE = 7
+    # Side of the offset networks' kernels in stage2..stage5, odd and above the stride.
+    dat.OFFSET_KERNEL = [9, 7, 5, 3]
+    # Tokens from one sampled point to the next in stage2..stage5.
+    dat.OFFSET_STRIDE = [8, 4, 2, 1]
+    # Where the points start: "zero" = at the reference points (ours), "default" = scattered, as
+    # torch's initial weights put them (released).
+    dat.OFFSET_INIT = "zero"
+    # The reference points: "centred" in the cells of an even grid (ours), or as "released", which
+    # released weights need.
+    dat.REF_POINTS = "centred"
+    # What the offset networks see: the tokens after the interaction, "enhanced", or before it,
+    # "plain"; without interactions the two are the same.
+    dat.OFFSET_INPUT = "enhanced"
+    # Side of stage2's map for which its position tables have an entry a distance: image side / 4,
+    # 56 for 224 pixels. The tables of other stages go with it; other maps read between entries.
+    dat.GRID_SIZE = 56
+    # Hidden width of the MLP over its input width (raise it for the parameter-matched control).
+    dat.MLP_RATIO = 4.0
+    # Stochastic depth, growing linearly from 0 to this over the blocks.
+    dat.DROP_PATH_RATE = 0.1
+
+
+def _add_input_keys(cfg: CfgNode) -> None:
+    # Every batch is padded to this square (pixels, a multiple of 32): the interactions and the
+    # attention see the whole map, so a result must not depend on the size of an image's batch
+    # mates.
+    cfg.INPUT.SQUARE_SIZE = 512
+    # Training scales the image's longest side by a random factor from this range of SQUARE_SIZE,
+    # then crops what sticks out; testing uses exactly SQUARE_SIZE.
+    cfg.INPUT.SCALE_RANGE = [0.8, 1.25]
+
+
+def _add_solver_keys(cfg: CfgNode) -> None:
+    # Length of the training in epochs; 0 takes SOLVER.MAX_ITER as given.
+    cfg.SOLVER.NUM_EPOCHS = 0
+    # With NUM_EPOCHS: where the step schedule drops the rate (SOLVER.STEPS, as shares of the run).
+    cfg.SOLVER.STEP_FRACTIONS = [22 / 30, 27 / 30]
+    # Micro-batches whose gradients are added up before one optimizer step.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # How many of the latest checkpoints stay on disk.
+    cfg.SOLVER.CHECKPOINT_KEEP = 2
+    # Resolved from the data when a run is set up and written to config.yaml; no YAML states it.
+    cfg.DATASETS.CLASS_NAMES = []
+
+
+def set_defaults(cfg: CfgNode) -> None:
+    """Give detectron2's own keys the defaults that our trainer works with, in place."""
+    # "auto" takes CUDA where there is one, else the CPU; "mps" is taken only when asked for.
+    cfg.MODEL.DEVICE = "auto"
+    # bf16 autocast: True, False, or None = on where the device computes in bf16.
+    cfg.SOLVER.AMP.ENABLED = None
+    # Iterations between checkpoints; 0 = once an epoch.
+    cfg.SOLVER.CHECKPOINT_PERIOD = 0
+    # Sampling and augmentation are functions of (SEED, position), so a seed is always set.
+    cfg.SEED = 0
+    # Healthy images are part of the data.
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    # Grouping by aspect ratio would make an image's batch depend on loader history.
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False

@@ -1,0 +1,79 @@
+"""Any public checkpoint into a .safetensors file, which holds tensors and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.utils.file_io import PathManager
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from ..errors import UserError
+from ..version import __version__
+from .archive import open_archive
+from .detect import recognise, unwrap
+from .layout import PublicWeights
+from .load import SUFFIX
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written, and what was not.
+
+    Attributes:
+        public: the weights, recognised.
+        written: names of the tensors in the new file, as they were in the old one.
+        dropped: names of what stood beside them and is no tensor.
+    """
+
+    public: PublicWeights
+    written: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def convert(source: str | Path, target: str | Path) -> Conversion:
+    """Write the weights in `source`, a pickle of any kind, to `target`, under their own names.
+
+    The file's metadata name the layout, the source and its sha256.
+
+    Raises:
+        UserError: a target that exists or has another suffix; a source that holds objects for which
+            there is no place, or weights of no known layout.
+    """
+    target = Path(target)
+    if target.suffix != SUFFIX:
+        raise UserError(f"{target}: give the new file the suffix {SUFFIX}")
+    if target.exists():
+        raise UserError(f"{target} exists; remove it or give another name")
+    with open_archive(source) as archive:
+        values = unwrap(archive.tree, str(source))
+        tensors = {name: archive.tensor(value) for name, value in values.items()}
+    state = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    public = recognise(state, str(source))
+    metadata = {
+        "format": "pt",
+        "layout": public.layout.name,
+        "source": Path(source).name,
+        "source_sha256": _sha256(source),
+        "writer": f"ulga_d2 {__version__}",
+    }
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".weights_") as folder:
+            unfinished = Path(folder) / target.name
+            save_file(state, unfinished, metadata)
+            os.replace(unfinished, target)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{target} cannot be written: {error}") from None
+    return Conversion(public, tuple(state), tuple(name for name in tensors if name not in state))
+
+
+def _sha256(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with PathManager.open(str(path), "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

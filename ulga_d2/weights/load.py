@@ -1,0 +1,55 @@
+"""Files of weights, read without running code."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.file_io import PathManager
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..errors import UserError
+
+SUFFIX = ".safetensors"
+
+
+def read_plain(path: str | Path) -> Any:
+    """Read a .safetensors file, or what torch saved, onto the CPU; only plain data is admitted.
+
+    Raises:
+        UserError: a missing or damaged file, or one that holds Python objects other than tensors
+            and plain containers.
+    """
+    try:
+        if str(path).endswith(SUFFIX):
+            return load_file(PathManager.get_local_path(str(path)))
+        with PathManager.open(str(path), "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, before a refusal of which we say more
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be opened: {error}") from None
+    except SafetensorError as error:
+        raise UserError(f"checkpoint {path} cannot be read, it is damaged: {error}") from None
+    except Exception as error:  # a stream of another kind, cut or crafted, can end in any of them
+        reason = _reason(str(error), path)
+        raise UserError(f"checkpoint {path} cannot be read as plain tensors: {reason}") from None
+
+
+def _reason(message: str, path: str | Path) -> str:
+    found = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", message)
+    with PathManager.open(str(path), "rb") as file:
+        is_pickle = file.read(1) == pickle.PROTO
+    if not found and not is_pickle:
+        return "it is damaged, or no checkpoint"
+    what = f"the Python object {found[1]}" if found else "a pickle of Python objects"
+    return (
+        f"it holds {what}, and loading that could run code. `ulga weights convert {path} "
+        f"OUT{SUFFIX}` takes the tensors out of it and runs none"
+    )
