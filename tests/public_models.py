@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import public_dat as dat
 import timm
 import torch
 from conftest import CONFIGS, tiny_options
@@ -43,6 +44,15 @@ KEYS = {
         "MODEL__ULGA__VIT__DEPTH": 4,
         "MODEL__ULGA__VIT__NUM_HEADS": 2,
         "MODEL__ULGA__VIT__GRID_SIZE": GRID,
+    },
+    "dat": {
+        "MODEL__ULGA__DAT__EMBED_DIM": dat.DIMS[0],
+        "MODEL__ULGA__DAT__DEPTHS": list(dat.DEPTHS),
+        "MODEL__ULGA__DAT__NUM_HEADS": list(dat.HEADS),
+        "MODEL__ULGA__DAT__NUM_GROUPS": list(dat.GROUPS),
+        "MODEL__ULGA__DAT__OFFSET_KERNEL": list(dat.KERNELS),
+        "MODEL__ULGA__DAT__REF_POINTS": "released",
+        "MODEL__ULGA__DAT__GRID_SIZE": dat.GRID,
     },
 }
 
@@ -169,7 +179,9 @@ def torchvision_vit_as_published() -> Source:
 def detectron2_vit(**changes: object) -> Source:
     model = _randomised(
         Detectron2ViT(
-            img_size=VIT_SIDE, **VIT, pretrain_img_size=VIT_SIDE, norm_layer=NORM, **changes
+            pretrain_img_size=VIT_SIDE,
+            norm_layer=NORM,
+            **{"img_size": VIT_SIDE, **VIT, **changes},
         )
     )
     return model.state_dict(), lambda x: [model(x)["last_feat"].permute(0, 2, 3, 1)]

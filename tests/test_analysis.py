@@ -106,6 +106,15 @@ def test_the_command_sets_configs_side_by_side(capsys):
     assert any("ms forward and backward" in line for line in lines)
 
 
+def test_a_config_that_is_given_twice_has_two_columns(capsys):
+    leaf = str(CONFIGS / LEAF.format("swin", "baseline"))
+    assert main(["analyze", leaf, leaf, "--size", "64", "--rounds", "0"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.count(leaf) == 2
+    first, second = next(row for row in rows if "M parameters  " in row).split("|")[2:4]
+    assert float(first) == float(second) > 0
+
+
 TWO_STAGES = [
     *("--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"),
     *("--set", "MODEL.RPN.IN_FEATURES", "['p3','p4','p5']"),

@@ -77,6 +77,15 @@ def test_every_parameter_of_backbone_and_neck_gets_gradient(kind, variant):
 
 
 @every_backbone
+def test_a_wider_mlp_may_have_a_fractional_ratio(kind):
+    key = f"MODEL.ULGA.{kind.upper()}.MLP_RATIO"
+    model = backbone(tiny([], key, "5.45", kind=kind)).eval()
+    shapes = {w.shape for name, w in model.named_parameters() if name.endswith("fc1.weight")}
+    assert shapes and all(width == int(5.45 * dim) for width, dim in shapes)
+    assert all(value.isfinite().all() for value in model(torch.randn(1, 3, 64, 64)).values())
+
+
+@every_backbone
 @every_variant
 def test_the_baselines_keys_are_within_those_of_every_variant(kind, variant):
     baseline = set(backbone(tiny([], kind=kind)).state_dict())

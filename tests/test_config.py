@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode as PlainCfgNode
 from ulga_d2 import add_ulga_config, get_cfg
 from ulga_d2.backbone.dat import DAT
 from ulga_d2.backbone.swin import SwinTransformer
+from ulga_d2.backbone.vit import ViT
 from ulga_d2.config import leaf_keys, merge_config
 from ulga_d2.engine.checks import NO_EFFECT, check_config, check_model
 from ulga_d2.engine.launch import run
@@ -61,6 +62,7 @@ def test_no_yaml_states_the_number_of_classes_or_needs_a_tag(path):
 @pytest.mark.parametrize(
     ("node", "module"),
     [
+        ("VIT", ViT),
         ("SWIN", SwinTransformer),
         ("DAT", DAT),
         ("ACP", AggressiveConvPooling),

@@ -112,23 +112,28 @@ def test_a_classifiers_vit_gives_the_map_of_the_images_tokens(whose, source, sav
 
 
 NORMLESS = [
-    ("detectron2", public.detectron2_vit, False),
-    ("detectron2", partial(public.detectron2_vit, pretrain_use_cls_token=False, use_rel_pos=True),
-     True),
-    ("timm", partial(public.timm_vit, class_token=False, global_pool="avg"), False),
+    ("detectron2", public.detectron2_vit),
+    ("detectron2", partial(public.detectron2_vit, pretrain_use_cls_token=False, use_rel_pos=True)),
+    ("detectron2", partial(public.detectron2_vit, use_rel_pos=True, window_size=3,
+                           window_block_indexes=[0, 2])),
+    ("timm", partial(public.timm_vit, class_token=False, global_pool="avg")),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("whose", "source", "rel_pos"), NORMLESS)
-def test_a_vit_without_a_last_norm_gives_its_tokens(whose, source, rel_pos, tmp_path):
+@pytest.mark.parametrize(("whose", "source"), NORMLESS)
+def test_a_vit_without_a_last_norm_gives_its_tokens_with_the_sizes_read_off_it(
+    whose, source, tmp_path
+):
     torch.manual_seed(0)
     state, maps = source()
     torch.save({"model": {f"backbone.net.{k}": v for k, v in state.items()}}, tmp_path / "w")
     start = read_initial(tmp_path / "w")
     assert f"{whose}'s" in start.layout.name
-    cfg = public.config("vit", MODEL__ULGA__VIT__REL_POS=rel_pos)
+    sizes = start.layout.sizes(start.tensors)
+    cfg = public.config("vit", **{f"MODEL__ULGA__VIT__{key}": sizes[key] for key in sizes})
     model = build_seeded_model(cfg).eval()
     report = initialise(model, start)
+    assert not report.resized
     assert "backbone.bottom_up.norm.weight" in report.absent
     image = torch.randn(2, 3, public.VIT_SIDE, public.VIT_SIDE)
     with torch.no_grad():

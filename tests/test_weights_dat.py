@@ -4,73 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from public_dat import DEPTHS, DIMS, GRID, GROUPS, HEADS, KERNELS, state_of
+from torch import nn
 
 from ulga_d2.backbone.dat import DAT
 from ulga_d2.errors import UserError
 from ulga_d2.weights.detect import recognise
 from ulga_d2.weights.initialise import BACKBONE, initialise
 from ulga_d2.weights.position import resize
-
-DIMS, DEPTHS, HEADS, GROUPS = (8, 16, 32, 64), (2, 4, 2, 2), (1, 2, 4, 4), (1, 2, 4, 4)
-KERNELS, GRID = (9, 7, 5, 3), 16
-
-
-class Shapes(dict):
-    """Names and shapes, with a bias beside each weight unless said otherwise."""
-
-    def add(self, name: str, *weight: int, bias: bool = True) -> None:
-        self[f"{name}.weight"] = weight
-        if bias:
-            self[f"{name}.bias"] = weight[:1]
-
-
-def released(*, detection: bool) -> Shapes:
-    """Return the names and shapes of a DAT++ as models/dat.py of LeapLabTHU/DAT builds it."""
-    shapes = Shapes()
-    shapes.add("patch_proj.0", DIMS[0] // 2, 3, 3, 3)
-    shapes.add("patch_proj.1.norm", DIMS[0] // 2)
-    shapes.add("patch_proj.3", DIMS[0], DIMS[0] // 2, 3, 3)
-    shapes.add("patch_proj.4.norm", DIMS[0])
-    for i, (dim, depth) in enumerate(zip(DIMS, DEPTHS, strict=True)):
-        for d in range(depth):
-            stage = f"stages.{i}"
-            shapes.add(f"{stage}.layer_norms.{2 * d}.norm", dim)
-            shapes.add(f"{stage}.layer_norms.{2 * d + 1}.norm", dim)
-            shapes.add(f"{stage}.local_perception_units.{d}", dim, 1, 3, 3)
-            shapes.add(f"{stage}.mlps.{d}.linear1.0", 4 * dim, dim, 1, 1)
-            shapes.add(f"{stage}.mlps.{d}.linear2.0", dim, 4 * dim, 1, 1)
-            shapes.add(f"{stage}.mlps.{d}.dwc", 4 * dim, 1, 3, 3)
-            _add_attention(shapes, f"{stage}.attns.{d}", i, is_near=d % 2 == 0 and i < 3)
-        if i < 3:
-            shapes.add(f"down_projs.{i}.0", DIMS[i + 1], dim, 3, 3, bias=False)
-            shapes.add(f"down_projs.{i}.1.norm", DIMS[i + 1])
-        if detection and i > 0:
-            shapes.add(f"norms.{i}.norm", dim)
-    if not detection:
-        shapes.add("cls_norm.norm", DIMS[-1])
-        shapes.add("cls_head", 3, DIMS[-1])
-    return shapes
-
-
-def _add_attention(shapes: Shapes, name: str, stage: int, *, is_near: bool) -> None:
-    dim, width, side = DIMS[stage], DIMS[stage] // GROUPS[stage], 2 * (GRID >> stage) - 1
-    if is_near:
-        shapes.add(f"{name}.qkv", 3 * dim, dim)
-        shapes.add(f"{name}.proj", dim, dim)
-        shapes[f"{name}.rpb"] = (HEADS[stage], 13, 13)
-        return
-    for part in ("proj_q", "proj_k", "proj_v", "proj_out"):
-        shapes.add(f"{name}.{part}", dim, dim, 1, 1)
-    shapes.add(f"{name}.conv_offset.0", width, 1, KERNELS[stage], KERNELS[stage])
-    shapes.add(f"{name}.conv_offset.1.norm", width)
-    shapes.add(f"{name}.conv_offset.3", 2, width, 1, 1, bias=False)
-    shapes[f"{name}.rpe_table"] = (HEADS[stage], side, side)
-
-
-def state_of(*, detection: bool = False) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    return {name: torch.randn(shape) for name, shape in released(detection=detection).items()}
 
 
 def detector(grid_size: int = GRID, **changes: object) -> nn.Module:
@@ -148,13 +89,17 @@ def test_the_sizes_of_a_file_are_told_and_its_tables_are_resized():
         'MODEL.ULGA.DAT.EMBED_DIM 8 MODEL.ULGA.DAT.DEPTHS "[2, 4, 2, 2]" '
         'MODEL.ULGA.DAT.NUM_HEADS "[1, 2, 4, 4]" MODEL.ULGA.DAT.NUM_GROUPS "[1, 2, 4, 4]" '
         'MODEL.ULGA.DAT.WINDOW_SIZE 7 MODEL.ULGA.DAT.OFFSET_KERNEL "[9, 7, 5, 3]" '
-        'MODEL.ULGA.DAT.OFFSET_STRIDE "[8, 4, 2, 1]" MODEL.ULGA.DAT.REF_POINTS released '
-        "MODEL.ULGA.DAT.GRID_SIZE 16 MODEL.ULGA.DAT.MLP_RATIO 4.0"
+        "MODEL.ULGA.DAT.GRID_SIZE 16 MODEL.ULGA.DAT.MLP_RATIO 4.0 "
+        'MODEL.ULGA.DAT.OFFSET_STRIDE "[8, 4, 2, 1]" MODEL.ULGA.DAT.REF_POINTS released',
+        "OFFSET_STRIDE, REF_POINTS",
     )
     report = initialise(detector(grid_size=24), public)
     assert len(report.resized) == 6
     name = f"{BACKBONE}stages.stage3.3.attn.relative_position_bias_table"
     assert report.resized[name.removeprefix(BACKBONE)] == ((2, 15, 15), (2, 23, 23))
+    report = initialise(detector(window_size=9), public)  # of blocks 0 and 2 before the last stage
+    assert set(report.resized.values()) == {((h, 13, 13), (h, 17, 17)) for h in HEADS[:3]}
+    assert len(report.resized) == 4
 
 
 def test_a_resized_table_of_displacements_keeps_its_ends():

@@ -10,6 +10,7 @@ from ulga_d2.engine.trainer import build_seeded_model
 from ulga_d2.errors import UserError
 from ulga_d2.weights.detect import recognise
 from ulga_d2.weights.initialise import initialise
+from ulga_d2.weights.load import FORMAT
 from ulga_d2.weights.position import resize
 
 
@@ -63,6 +64,24 @@ def refusal(state: dict, **changes: object) -> str:
     return str(caught.value)
 
 
+def test_the_windows_of_a_vitdet_are_read_off_its_tables():
+    state, _ = public.detectron2_vit(
+        img_size=256, use_rel_pos=True, window_size=3, window_block_indexes=[0, 2]
+    )
+    found = recognise({"model": state}, "vit.pth")
+    vit = "MODEL.ULGA.VIT"
+    assert found.size_options() == (
+        f"{vit}.EMBED_DIM 32 {vit}.DEPTH 4 {vit}.GRID_SIZE 16 {vit}.NUM_HEADS 2 "
+        f"{vit}.REL_POS True {vit}.WINDOW_SIZE 3 {vit}.NUM_GLOBAL 2 {vit}.MLP_RATIO 4.0",
+        "",
+    )
+    sizes = found.layout.sizes(found.tensors)
+    cfg = public.config("vit", **{f"MODEL__ULGA__VIT__{key}": sizes[key] for key in sizes})
+    report = initialise(build_seeded_model(cfg), found)
+    # The position table is its pretraining's; detectron2 stretches it for every image.
+    assert list(report.resized.values()) == [((1, 8, 8, 32), (1, 16, 16, 32))]
+
+
 def test_what_does_not_match_is_refused_with_the_names_and_the_sizes_that_fit():
     state, _ = public.torchvision_swin()
     missing = {k: v for k, v in state.items() if k != "features.3.1.mlp.0.weight"}
@@ -87,6 +106,15 @@ def test_another_kind_of_backbone_is_refused_with_the_builder_that_fits():
     assert "MODEL.BACKBONE.NAME build_retinanet_ulga_vit_fpn_backbone" in message
 
 
+@pytest.mark.parametrize("shape", [(1, 69, 32), (2, 65, 32), (65, 32)])
+def test_a_position_table_of_no_square_map_is_refused_and_tells_no_size(shape):
+    state, _ = public.timm_vit()
+    message = refusal({**state, "pos_embed": torch.zeros(shape)}, backbone="vit")
+    assert f"weights have another shape: 1 (position.pos_embed: {shape} in the file" in message
+    assert "MODEL.ULGA.VIT.DEPTH 4" in message and "GRID_SIZE" not in message
+    assert message.endswith("Not seen in the file, a guess after published ones: NUM_HEADS")
+
+
 def test_relative_positions_that_the_model_has_not_are_refused_with_the_key():
     state, _ = public.detectron2_vit(use_rel_pos=True)
     message = refusal(state, backbone="vit")
@@ -99,6 +127,7 @@ def test_relative_positions_that_the_model_has_not_are_refused_with_the_key():
         ({"fc.weight": torch.ones(1)}, r"\(fc\.weight, \.\.\.\) are of no layout that is known"),
         ({"model": {}}, "no tensors"),
         ([torch.ones(1)], "a list and no weights by name"),
+        ({"format": FORMAT, "model": {}}, "a checkpoint of this project and no public one; MODEL"),
     ],
 )
 def test_a_file_of_no_known_layout_is_refused(state, reason):
@@ -111,7 +140,7 @@ def test_two_backbones_in_one_file_are_refused():
     both = {
         f"{who}.{name}": value for who in ("student", "teacher") for name, value in state.items()
     }
-    with pytest.raises(UserError, match=r"2 backbones, under 'student\.', 'teacher\.'|'teacher\."):
+    with pytest.raises(UserError, match=r"2 backbones, under 'student\.', 'teacher\.'; keep"):
         recognise(both, "w.pth")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import public_dat
 import public_models as public
 import pytest
 import torch
@@ -16,8 +17,12 @@ from ulga_d2.engine.launch import main, run, setup
 from ulga_d2.engine.trainer import Trainer, build_seeded_model
 from ulga_d2.weights.initialise import BACKBONE
 
-BACKBONES = ("swin", "vit")
-SOURCES = {"swin": public.torchvision_swin, "vit": public.timm_vit}
+BACKBONES = ("swin", "vit", "dat")
+SOURCES = {
+    "swin": lambda: public.torchvision_swin()[0],
+    "vit": lambda: public.timm_vit()[0],
+    "dat": public_dat.state_of,
+}
 ZERO = {"MODEL__ULGA__FUSE__ZERO_INIT": True}
 
 
@@ -41,8 +46,7 @@ def outputs(model: nn.Module) -> list[Tensor]:
 
 def own_baseline(backbone: str, folder: Path) -> Path:
     """Return a checkpoint of ours of the plain model, with no parameter at a special value."""
-    state, _ = SOURCES[backbone]()
-    torch.save(state, folder / "public.pth")
+    torch.save(SOURCES[backbone](), folder / "public.pth")
     model = model_from(backbone, "baseline", folder / "public.pth")
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
@@ -64,8 +68,7 @@ def test_interactions_put_on_our_own_baseline_change_no_output_at_first(backbone
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_interactions_put_on_public_weights_change_no_output_at_first(backbone, tmp_path):
     torch.manual_seed(0)
-    state, _ = SOURCES[backbone]()
-    torch.save(state, tmp_path / "w.pth")
+    torch.save(SOURCES[backbone](), tmp_path / "w.pth")
     attached = model_from(backbone, "ulga", tmp_path / "w.pth", **ZERO)
     plain = model_from(backbone, "baseline", tmp_path / "w.pth")
     # Pyramid and head, which the file has not, are drawn after more draws in the larger model.
@@ -140,3 +143,25 @@ def test_a_number_of_heads_that_a_vits_weights_cannot_tell_is_warned_of(tmp_path
     torch.save(public.timm_vit()[0], tmp_path / "w.pth")
     model_from("vit", "baseline", tmp_path / "w.pth")
     assert "MODEL.ULGA.VIT.NUM_HEADS is 2, and published weights of this kind were" in caplog.text
+
+
+def test_what_no_weight_of_a_dat_shows_is_warned_of_where_the_config_has_it_otherwise(
+    tmp_path, caplog
+):
+    torch.save(SOURCES["dat"](), tmp_path / "w.pth")
+    model_from("dat", "baseline", tmp_path / "w.pth")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    changes = {"REF_POINTS": "centred", "OFFSET_STRIDE": [4, 4, 2, 1]}
+    changes = {f"MODEL__ULGA__DAT__{key}": value for key, value in changes.items()}
+    model_from("dat", "baseline", tmp_path / "w.pth", **changes)
+    text = "and published weights of this kind were trained with"
+    assert f"MODEL.ULGA.DAT.REF_POINTS is centred, {text} released" in caplog.text
+    assert f"MODEL.ULGA.DAT.OFFSET_STRIDE is [4, 4, 2, 1], {text} [8, 4, 2, 1]" in caplog.text
+
+
+def test_windows_that_a_vits_tables_tell_and_the_config_has_not_are_warned_of(tmp_path, caplog):
+    state, _ = public.detectron2_vit(use_rel_pos=True, window_size=4, window_block_indexes=[0, 2])
+    torch.save({"model": state}, tmp_path / "w.pth")
+    model_from("vit", "baseline", tmp_path / "w.pth", MODEL__ULGA__VIT__REL_POS=True)
+    text = "MODEL.ULGA.VIT.WINDOW_SIZE is 0, and these weights were trained with 4"
+    assert text in caplog.text and "NUM_HEADS" not in caplog.text

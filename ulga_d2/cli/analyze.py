@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 
@@ -45,12 +45,10 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     _check(args)
-    columns = {config: _column(config, args) for config in args.configs}
-    rows = [
-        [name, *(column[name] for column in columns.values())]
-        for name in next(iter(columns.values()))
-    ]
-    print(tabulate(rows, ["", *columns], tablefmt="pipe", stralign="right", colalign=["left"]))
+    columns = [_column(config, args) for config in args.configs]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    headers = ["", *args.configs]
+    print(tabulate(rows, headers, tablefmt="pipe", stralign="right", colalign=["left"]))
     print(
         "GFLOP: of our formulation, a multiply-add is two; pooling, resampling, norms and "
         "activations are not counted"
@@ -84,9 +82,9 @@ def _column(config: str, args: argparse.Namespace) -> dict[str, str]:
     with torch.device("meta"):
         costs = cost_by_part(build_model(on_paper), shape)
     column = {"input": " x ".join(map(str, shape)), "classes": str(cfg.MODEL.RETINANET.NUM_CLASSES)}
-    for unit, name in ((1e6, "parameters"), (1e9, "flops")):
-        amounts = {part: getattr(cost, name) / unit for part, cost in costs.items()}
-        label = {"parameters": "M parameters", "flops": "GFLOP"}[name]
+    millions = {part: cost.parameters / 1e6 for part, cost in costs.items()}
+    billions = {part: cost.flops / 1e9 for part, cost in costs.items()}
+    for label, amounts in (("M parameters", millions), ("GFLOP", billions)):
         column[label] = f"{sum(amounts.values()):.2f}"
         column |= {f"{label}, {part}": f"{amount:.2f}" for part, amount in amounts.items()}
     if args.rounds:
@@ -110,7 +108,7 @@ def _read(config: str, args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _measured(detector: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
+def _measured(detector: nn.Module, shape: tuple[int, ...], rounds: int) -> dict[str, str]:
     import torch
 
     from ..analysis.complexity import Network, kept_bytes, median_seconds

@@ -21,7 +21,7 @@ COMMANDS = {
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
     "sample": "write a synthetic data set in a real one's layout",
     "train": "train or evaluate a detector, as train_net.py does",
-    "weights": "look at a public checkpoint, or turn it into a file that is safe to load",
+    "weights": "look at a checkpoint, or turn a public one into a file that is safe to load",
 }
 
 

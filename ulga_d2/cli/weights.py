@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from typing import Any
 
 from ..weights.convert import convert
 from ..weights.detect import recognise
 from ..weights.layout import PublicWeights
-from ..weights.load import read_plain
+from ..weights.load import is_own, read_plain
 from ..weights.report import some
 
 
@@ -15,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add this subcommand's arguments."""
     parser = subparsers.add_parser(
         "weights",
-        description="Look at a public checkpoint, or turn one into a .safetensors file that "
+        description="Look at a checkpoint, or turn a public one into a .safetensors file that "
         "MODEL.WEIGHTS takes.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -35,7 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert or inspect; print what the file is."""
     if args.action == "inspect":
-        _print(recognise(read_plain(args.source), args.source), args.source)
+        found = read_plain(args.source)
+        if is_own(found):
+            _print_own(found, args.source)
+        else:
+            _print(recognise(found, args.source), args.source)
         return 0
     done = convert(args.source, args.target)
     if done.dropped:
@@ -45,8 +51,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _print_own(state: dict[str, Any], weights: str) -> None:
+    iteration = f", iteration {state['iteration']}" if "iteration" in state else ""
+    print(f"a checkpoint of this project{iteration}")
+    if state.get("class_names"):
+        print(f"classes: {', '.join(map(str, state['class_names']))}")
+    print("to train from it, or with --eval-only to evaluate it: its run's config.yaml, and")
+    print(f"  MODEL.WEIGHTS {shlex.quote(weights)}")
+
+
 def _print(public: PublicWeights, weights: str) -> None:
     print(f"{public.layout.name}, {len(public.tensors)} weights of the backbone")
     for what, names in public.ignored.items():
         print(f"not used: {what}: {some(names)}")
-    print(f"to train from it: MODEL.WEIGHTS {weights} {public.size_options()}")
+    options, guesses = public.size_options()
+    if not options:
+        print("no training can start from it: weights that tell its sizes are missing or misshapen")
+        return
+    print(f"options that fit its sizes, with MODEL.BACKBONE.NAME {public.layout.builder()}:")
+    print(f"  MODEL.WEIGHTS {shlex.quote(weights)} {options}")
+    if guesses:
+        print(f"not seen in the file, a guess after published ones: {guesses}")

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..weights.load import read_plain
+from ..weights.load import FORMAT, is_own, read_plain
 
 logger = logging.getLogger(__name__)
 
 LAST_CHECKPOINT = (
     "last_checkpoint"  # detectron2's name: a text file that holds the latest's file name
 )
-FORMAT = "ulga_d2 checkpoint 1"
 
 
 def save_checkpoint(folder: str | Path, name: str, state: dict[str, Any]) -> Path:
@@ -79,11 +78,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             "weights can start a training, and cannot be evaluated or resumed"
         )
     return state
-
-
-def is_own(state: Any) -> bool:
-    """Tell whether what a file held is a checkpoint of this project."""
-    return isinstance(state, dict) and state.get("format") == FORMAT
 
 
 def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from ..weights.detect import recognise
 from ..weights.initialise import initialise
 from ..weights.layout import PublicWeights
-from ..weights.load import read_plain
-from .checkpoint import is_own, load_weights
+from ..weights.load import is_own, read_plain
+from .checkpoint import load_weights
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -56,13 +56,21 @@ def _start_from_public(cfg: CfgNode, model: nn.Module, public: PublicWeights) ->
     report = initialise(model, public)
     for line in report.lines():
         logger.info("%s", line)
-    node, sizes = public.layout.node, public.layout.sizes(public.tensors)
-    for key in sizes.keys() & set(public.layout.unseen):
-        ours = cfg.MODEL.ULGA[node][key]
-        if ours != sizes[key]:
-            text = "MODEL.ULGA.%s.%s is %s, and published weights of this kind were trained with %s"
-            logger.warning(text, node, key, ours, sizes[key])
+    layout = public.layout
+    sizes = layout.sizes(public.tensors)
+    seen = {key: sizes[key] for key in layout.silent if key in sizes}
+    _warn_of_others(cfg, layout.node, seen, "these weights")
+    guesses = layout.guesses(public.tensors)
+    _warn_of_others(cfg, layout.node, guesses, "published weights of this kind")
     return [name for name in report.absent if INTERACTION in name]
+
+
+def _warn_of_others(cfg: CfgNode, node: str, theirs: dict[str, Any], whose: str) -> None:
+    for key, value in theirs.items():
+        ours = cfg.MODEL.ULGA[node][key]
+        if ours != value:
+            text = "MODEL.ULGA.%s.%s is %s, and %s were trained with %s"
+            logger.warning(text, node, key, ours, whose, value)
 
 
 def _start_from_own(model: nn.Module, state: dict[str, Any]) -> list[str]:

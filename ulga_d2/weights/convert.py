@@ -41,8 +41,9 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
     The file's metadata name the layout, the source and its sha256.
 
     Raises:
-        UserError: a target that exists or has another suffix; a source that holds objects for which
-            there is no place, or weights of no known layout.
+        UserError: a target that exists, has another suffix or cannot be written; a source that
+            holds objects for which there is no place, or weights of no known layout. Nothing is
+            left where the target would be.
     """
     target = Path(target)
     if target.suffix != SUFFIX:
@@ -67,7 +68,8 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
             save_file(state, unfinished, metadata)
             os.replace(unfinished, target)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{target} cannot be written: {error}") from None
+        reason = getattr(error, "strerror", None) or error  # without the unfinished file's name
+        raise UserError(f"{target} cannot be written: {reason}") from None
     return Conversion(public, tuple(state), tuple(name for name in tensors if name not in state))
 
 

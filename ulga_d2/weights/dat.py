@@ -34,11 +34,7 @@ def adapt(name: str, tensor: Tensor) -> Tensor:
 
 
 def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read the keys of MODEL.ULGA.DAT off a DAT++'s weights, under our names.
-
-    The strides of the offset networks and the kind of reference points show in no weight: these are
-    those of all published ones.
-    """
+    """Read the keys of MODEL.ULGA.DAT off a DAT++'s weights, under our names."""
     modules = [re.match(r"stages\.(stage\d)\.(\d+)\.", name) for name in tensors]
     blocks = {(match[1], int(match[2]) // 2) for match in modules if match}
     depthwise = [_first(tensors, stage, "offsets.depthwise.weight") for stage in STAGES]
@@ -52,11 +48,17 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "NUM_GROUPS": [dim * 2**i // weight.shape[0] for i, weight in enumerate(depthwise)],
         "WINDOW_SIZE": (tables[0].shape[1] + 1) // 2,
         "OFFSET_KERNEL": [weight.shape[2] for weight in depthwise],
-        "OFFSET_STRIDE": [8, 4, 2, 1],
-        "REF_POINTS": "released",
         "GRID_SIZE": (last + 1) // 2 * 8,
         "MLP_RATIO": _first(tensors, STAGES[0], "mlp.fc1.weight").shape[0] / dim,
     }
+
+
+def guesses(_tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what no weight shows: the offset networks' strides and the kind of reference points.
+
+    Published weights were trained with these.
+    """
+    return {"OFFSET_STRIDE": [8, 4, 2, 1], "REF_POINTS": "released"}
 
 
 def _first(tensors: Mapping[str, Tensor], stage: str, end: str) -> Tensor:
@@ -116,7 +118,7 @@ CLASSIFIER = Layout(
     mark=MARK,
     adapt=adapt,
     sizes=sizes,
-    unseen=("OFFSET_STRIDE", "REF_POINTS"),
+    guesses=guesses,
 )
 
 DETECTOR = replace(CLASSIFIER, name="DAT++, LeapLabTHU's names for detection", absent=r"(?!)")

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import UserError
 from . import dat, swin, vit
 from .layout import Layout, PublicWeights, translate
+from .load import is_own
 
 # Where trainers put the weights, beside their optimizer and settings.
 WRAPPERS = ("model", "state_dict", "model_state")
@@ -28,8 +29,13 @@ def unwrap(loaded: Any, place: str) -> dict[str, Any]:
     """Return the dict of weights in what a file held.
 
     Raises:
-        UserError: it holds no dict with names.
+        UserError: it holds no dict with names, or is a checkpoint of this project.
     """
+    if is_own(loaded):
+        raise UserError(
+            f"{place} is a checkpoint of this project and no public one; MODEL.WEIGHTS takes it as "
+            "it is"
+        )
     found = loaded
     for _ in range(MAX_DEPTH):
         if not isinstance(found, dict):

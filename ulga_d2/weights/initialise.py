@@ -68,10 +68,9 @@ class _Fit:
 
 def _fit(public: PublicWeights, backbone: Mapping[str, torch.Size]) -> _Fit:
     if public.layout.mark not in backbone:
-        builder = f"build_retinanet_ulga_{public.layout.node.lower()}_fpn_backbone"
         raise UserError(
             f"{public.place} is a {public.layout.name}, and the backbone of this config is another "
-            f"kind: it fits MODEL.BACKBONE.NAME {builder}"
+            f"kind: it fits MODEL.BACKBONE.NAME {public.layout.builder()}"
         )
     fit = _Fit()
     for name, tensor in public.tensors.items():
@@ -110,4 +109,8 @@ def _complaint(public: PublicWeights, fit: _Fit) -> Iterator[str]:
     ):
         if names:
             yield f"  {what}: {some(names)}"
-    yield f"A backbone of the file's sizes: {public.size_options()}"
+    options, guesses = public.size_options()
+    if options:
+        yield f"A backbone of the file's sizes: {options}"
+    if guesses:
+        yield f"Not seen in the file, a guess after published ones: {guesses}"

@@ -25,8 +25,10 @@ class Layout:
         optional: pattern of our names that it may have and a model of ours need not.
         mark: one of our names that every backbone of this family has, and no other family.
         adapt: gives a weight, under our name, the shape that we keep it in.
-        sizes: reads the keys of `node` off the weights, under our names.
-        unseen: those of these keys that change what the weights mean and no shape among them.
+        sizes: reads those keys of `node` off the weights, under our names, that their shapes tell.
+        guesses: those that change what the weights mean and show in no shape: as published weights
+            have them.
+        silent: those that the shapes tell, and that a model can have otherwise without a refusal.
     """
 
     name: str
@@ -38,7 +40,12 @@ class Layout:
     mark: str
     adapt: Callable[[str, Tensor], Tensor]
     sizes: Callable[[Mapping[str, Tensor]], dict[str, Any]]
-    unseen: tuple[str, ...] = ()
+    guesses: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    silent: tuple[str, ...] = ()
+
+    def builder(self) -> str:
+        """Return the MODEL.BACKBONE.NAME of such a backbone."""
+        return f"build_retinanet_ulga_{self.node.lower()}_fpn_backbone"
 
 
 @dataclass(frozen=True)
@@ -59,14 +66,18 @@ class PublicWeights:
     sources: dict[str, str]
     ignored: dict[str, list[str]]
 
-    def size_options(self) -> str:
-        """Return the sizes of the backbone as options of the command line."""
+    def size_options(self) -> tuple[str, str]:
+        """Return the sizes of the backbone as options of the command line, and which are guesses.
+
+        Both are empty where the weights that tell the sizes are missing or misshapen.
+        """
         try:
-            sizes = self.layout.sizes(self.tensors)
-        except (KeyError, IndexError):  # what they are read off is missing or misshapen
-            return "(not to be told from the file)"
-        words = (f"MODEL.ULGA.{self.layout.node}.{key} {_word(sizes[key])}" for key in sizes)
-        return " ".join(words)
+            sizes, guesses = self.layout.sizes(self.tensors), self.layout.guesses(self.tensors)
+        except (KeyError, IndexError, ZeroDivisionError):
+            return "", ""
+        node = f"MODEL.ULGA.{self.layout.node}"
+        options = [f"{node}.{key} {_word(value)}" for key, value in {**sizes, **guesses}.items()]
+        return " ".join(options), ", ".join(guesses)
 
 
 def _word(value: Any) -> str:

@@ -16,6 +16,12 @@ from safetensors.torch import load_file
 from ..errors import UserError
 
 SUFFIX = ".safetensors"
+FORMAT = "ulga_d2 checkpoint 1"  # the mark in checkpoints of this project
+
+
+def is_own(state: Any) -> bool:
+    """Tell whether what a file held is a checkpoint of this project."""
+    return isinstance(state, dict) and state.get("format") == FORMAT
 
 
 def read_plain(path: str | Path) -> Any:
@@ -32,7 +38,7 @@ def read_plain(path: str | Path) -> Any:
             warnings.simplefilter("ignore")  # of torch, before a refusal of which we say more
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"checkpoint {path} does not exist; check MODEL.WEIGHTS") from None
+        raise UserError(f"checkpoint {path} does not exist; check its path") from None
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be opened: {error}") from None
     except SafetensorError as error:

@@ -59,6 +59,10 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return keys
 
 
+def _no_guesses(_tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {}
+
+
 def _as_it_is(_name: str, tensor: Tensor) -> Tensor:
     return tensor
 
@@ -84,6 +88,7 @@ def _layout(name: str, renames: tuple[tuple[str, str], ...], absent: str) -> Lay
         mark=MARK,
         adapt=_as_it_is,
         sizes=sizes,
+        guesses=_no_guesses,
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from .layout import Layout
 
 MARK = "position.pos_embed"
+TABLE = "blocks.0.attn.rel_pos_h"
 HEAD_DIM = 64
 MAX_TOKENS = 2  # a class token, and one for distillation
 
@@ -40,39 +41,49 @@ def find_layout(names: Collection[str]) -> Layout | None:
 
 def adapt(name: str, tensor: Tensor) -> Tensor:
     """Turn a position table (1, tokens + S * S, C) into (1, S, S, C); the tokens' rows go."""
-    if name != MARK or tensor.ndim != 3:
+    if name != MARK or tensor.ndim != 3 or tensor.shape[0] != 1:
         return tensor
     side = math.isqrt(tensor.shape[1])
     tokens = tensor.shape[1] - side**2
     if tokens > MAX_TOKENS:
         return tensor
-    return tensor[:, tokens:].reshape(1, side, side, -1)
+    return tensor[:, tokens:].reshape(1, side, side, tensor.shape[2])
 
 
 def sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Read the keys of MODEL.ULGA.VIT off a ViT's weights, under our names."""
     dim = tensors["stem.proj.weight"].shape[0]
     blocks = {match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
-    heads = max(1, dim // HEAD_DIM)
-    keys: dict[str, Any] = {"EMBED_DIM": dim, "DEPTH": len(blocks), "NUM_HEADS": heads}
-    table = tensors.get("blocks.0.attn.rel_pos_h")
-    if table is not None:
-        keys |= {"NUM_HEADS": dim // table.shape[1], "REL_POS": True, **_windows(tensors)}
-    if MARK in tensors:
+    keys: dict[str, Any] = {"EMBED_DIM": dim, "DEPTH": len(blocks)}
+    if MARK in tensors and tensors[MARK].ndim == 4:
         keys["GRID_SIZE"] = tensors[MARK].shape[1]
+    if TABLE in tensors:
+        keys |= {"NUM_HEADS": dim // tensors[TABLE].shape[1], "REL_POS": True, **_maps(tensors)}
     hidden = tensors.get("blocks.0.mlp.fc1.weight")
     if hidden is not None:
         keys["MLP_RATIO"] = hidden.shape[0] / dim
     return keys
 
 
-def _windows(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Tell from the lengths of the tables which blocks attend in windows (ViTDet)."""
+def guesses(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the number of heads where no table tells it, as published ViTs have it."""
+    if TABLE in tensors:
+        return {}
+    return {"NUM_HEADS": max(1, tensors["stem.proj.weight"].shape[0] // HEAD_DIM)}
+
+
+def _maps(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Tell from the lengths of the tables how large a map blocks attend to, or its windows.
+
+    That map may be larger than the one of the position table: ViTDet keeps the table of its
+    pretraining, and stretches it for every image.
+    """
     tables = [table for name, table in tensors.items() if name.endswith(".rel_pos_h")]
     sides = [(len(table) + 1) // 2 for table in tables]
     if min(sides) == max(sides):
-        return {}
-    return {"WINDOW_SIZE": min(sides), "NUM_GLOBAL": sides.count(max(sides))}
+        return {"GRID_SIZE": max(sides)}
+    windows = {"WINDOW_SIZE": min(sides), "NUM_GLOBAL": sides.count(max(sides))}
+    return {"GRID_SIZE": max(sides), **windows}
 
 
 TIMM = Layout(
@@ -85,7 +96,8 @@ TIMM = Layout(
     mark=MARK,
     adapt=adapt,
     sizes=sizes,
-    unseen=("NUM_HEADS", "WINDOW_SIZE", "NUM_GLOBAL"),
+    guesses=guesses,
+    silent=("WINDOW_SIZE", "NUM_GLOBAL"),
 )
 
 # Their last norm follows the pooling to one token, so it is the classifier's.
