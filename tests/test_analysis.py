@@ -133,7 +133,7 @@ TWO_STAGES = [
         (["--rounds", "-1"], "--rounds is -1; give 0 or more"),
         (["--num-classes", "0"], "--num-classes is 0; give 1 or more"),
         (["--set", "MODEL.ULGA.INTERACTION", "[]"], "did you mean MODEL.ULGA.INTERACTIONS"),
-        (["--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "nothing in it is named 'res4'"),
+        (["--set", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "MODEL.RPN.IN_FEATURES (res4)"),
         (TWO_STAGES, "is a GeneralizedRCNN; only RetinaNet is analyzed"),
     ],
 )

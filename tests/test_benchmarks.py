@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import peers
+from benchmarks import loader, peers
 from benchmarks.timing import Times
 
 
@@ -20,3 +21,21 @@ def test_a_ratio_is_taken_within_rounds_and_can_leave_out_a_base():
     times = Times({"ours": [2.0, 6.0, 4.0], "peer": [1.0, 2.0, 4.0], "base": [1.0, 2.0, 2.0]})
     assert str(times.ratio("ours", "peer")) == "2.00 [1.00-3.00]"
     assert str(times.ratio("ours", "peer", minus="base")) == "1.00 [0.50-2.00]"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "dcm"])
+def test_the_two_mappers_have_equal_work_to_do(tmp_path, suffix):
+    (record,) = loader.records_of(tmp_path, suffix, 1)
+    mapped = {}
+    for name, mapper in loader.mappers().items():
+        if suffix == "dcm" and name == "detectron2":
+            continue
+        np.random.seed(0)
+        mapped[name] = mapper(record)
+    for name in mapped:
+        assert mapped[name]["image"].shape == (3, 512, 512)
+        assert len(mapped[name]["instances"]) == len(loader.BOXES)
+    if len(mapped) == 2:
+        ours, theirs = (mapped[name]["image"].float() for name in ("ours", "detectron2"))
+        either_way = min((ours - theirs).abs().mean(), (ours - theirs.flip(2)).abs().mean())
+        assert either_way < 2

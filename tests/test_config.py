@@ -12,6 +12,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from fvcore.common.config import CfgNode as PlainCfgNode
 
 from ulga_d2 import add_ulga_config, get_cfg
+from ulga_d2.backbone.build import head_levels
 from ulga_d2.backbone.dat import DAT
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.backbone.vit import ViT
@@ -38,7 +39,7 @@ def load(path: Path | str, *opts: str):
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
 def test_every_leaf_loads_safely_and_builds(path):
     cfg = load(path)  # builds it on the meta device
-    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES) == len(cfg.MODEL.RETINANET.IN_FEATURES)
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES) == len(head_levels(cfg)[1])
 
 
 @pytest.mark.parametrize("path", NAMED_LEAVES, ids=lambda path: path.stem)
@@ -46,6 +47,8 @@ def test_a_leafs_name_agrees_with_its_contents(path):
     name = path.stem.removesuffix("_nano")
     data_set, backbone, variant = name.rsplit("_", 2)
     cfg = load(path)
+    assert cfg.MODEL.MASK_ON is data_set.endswith("_mask")
+    data_set = data_set.removesuffix("_mask")
     assert cfg.DATASETS.TRAIN[0] == f"{data_set}_train"
     assert cfg.MODEL.BACKBONE.NAME == f"build_retinanet_ulga_{backbone}_fpn_backbone"
     assert cfg.MODEL.ULGA.INTERACTIONS == VARIANTS[variant]
@@ -118,6 +121,9 @@ def test_add_ulga_config_changes_no_key_of_detectron2s_own():
         ),
         (["SOLVER.AMP.ENABLED", "off"], r"AMP\.ENABLED is 'off'; give True, False, or None"),
         (["INPUT.RANDOM_FLIP", "horizontally"], r"RANDOM_FLIP is 'horizontally'; give none or"),
+        (["INPUT.INTENSITY", "widow"], r"INTENSITY is 'widow'.*give full, window or percentile"),
+        (["INPUT.INTENSITY", "window"], r"INTENSITY is 'window' with .*RANGE \[\]; give \[low, hi"),
+        (["INPUT.INTENSITY_RANGE", "[0, 9]"], r"'full' with .*RANGE \[0, 9\]; give \[\] as the"),
         (["INPUT.SCALE_RANGE", "[1.2, 0.8]"], r"SCALE_RANGE is \[1\.2, 0\.8\]; give two factors"),
         (["SOLVER.MAX_ITER", "0"], r"MAX_ITER is 0; give 1 or more"),
         (["SOLVER.BASE_LR_END", "1.0"], r"BASE_LR_END is 1\.0; .* no more than SOLVER\.BASE_LR"),

@@ -16,10 +16,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from ulga_d2.drawing.choice import choose_images
 from ulga_d2.errors import UserError
 from ulga_d2.evaluation.average_precision import detection_metrics
 from ulga_d2.evaluation.detection import DetectionEvaluator
-from ulga_d2.evaluation.picture import choose_images, draw_predictions
+from ulga_d2.evaluation.picture import draw_predictions
 
 CLASSES = ["glioma", "meningioma"]
 SIDE = 96

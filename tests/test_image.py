@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from ulga_d2.data import image_file
 from ulga_d2.data.image import image_size, read_image
+from ulga_d2.data.image_header import ImageFacts, image_facts
 from ulga_d2.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -29,6 +33,14 @@ def palette() -> Image.Image:
     return Image.fromarray(RGB).quantize(16)
 
 
+def grey_alpha() -> Image.Image:
+    return Image.merge("LA", [Image.fromarray(GREY)] * 2)
+
+
+def cmyk() -> Image.Image:
+    return Image.fromarray(np.dstack([RGB, GREY]), "RGBA").convert("CMYK")
+
+
 @pytest.mark.parametrize(
     ("name", "image", "expected"),
     [
@@ -37,12 +49,17 @@ def palette() -> Image.Image:
         ("RGB.bmp", lambda: Image.fromarray(RGB), RGB),
         ("RGB.tif", lambda: Image.fromarray(RGB), RGB),
         ("RGBA.png", lambda: Image.fromarray(np.dstack([RGB, GREY])), on_black(RGB, GREY)),
-        (
-            "LA.png",
-            lambda: Image.merge("LA", [Image.fromarray(GREY)] * 2),
-            on_black(three(GREY), GREY),
-        ),
+        ("LA.png", grey_alpha, on_black(three(GREY), GREY)),
         ("P.png", palette, np.asarray(palette().convert("RGB"))),
+        ("LA.tif", grey_alpha, on_black(three(GREY), GREY)),
+        ("RGBA.tif", lambda: Image.fromarray(np.dstack([RGB, GREY])), on_black(RGB, GREY)),
+        ("P.tif", palette, np.asarray(palette().convert("RGB"))),
+        ("CMYK.tif", cmyk, np.asarray(cmyk().convert("RGB"))),
+        (
+            "1.tif",
+            lambda: Image.fromarray(GREY > 99),
+            three(np.where(GREY > 99, 255, 0).astype(np.uint8)),
+        ),
         (
             "1.png",
             lambda: Image.fromarray(GREY > 99),
@@ -158,8 +175,66 @@ def test_missing_and_undecodable_images_are_named(tmp_path, content, message, re
         read(str(path))
 
 
-def test_pixels_without_a_declared_range_are_refused(tmp_path):
-    path = tmp_path / "float.tif"
-    Image.fromarray(GREY.astype(np.float32)).save(path)
-    with pytest.raises(UserError, match=r"float\.tif has float32 pixels.*8 or 16 unsigned bits"):
-        read_image(str(path))
+@pytest.mark.parametrize(
+    ("name", "image", "facts"),
+    [
+        ("a.png", lambda: Image.fromarray(GREY16), ImageFacts(9, 14, "I;16", "PNG", 16)),
+        ("a.tif", lambda: Image.fromarray(GREY16), ImageFacts(9, 14, "I;16", "TIFF", 16)),
+        ("a.tif", lambda: Image.fromarray(GREY > 99), ImageFacts(9, 14, "1", "TIFF", 1)),
+        ("a.png", palette, ImageFacts(9, 14, "P", "PNG", 4)),
+        ("a.jpg", cmyk, ImageFacts(9, 14, "CMYK", "JPEG", 8)),
+    ],
+)
+def test_the_header_tells_mode_format_and_depth(tmp_path, name, image, facts):
+    image().save(tmp_path / name)
+    assert image_facts(str(tmp_path / name)) == facts
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(RGB).save(path, "PNG")
+    assert image_facts(str(path)).format == "PNG"
+    np.testing.assert_array_equal(read_image(str(path)), RGB)
+
+
+def png_of_size(side: int) -> bytes:
+    """Return a sound PNG header without pixels behind it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + kind + data + crc
+
+    sides = side.to_bytes(4, "big") * 2
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 9))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", sides + b"\x08\0\0\0\0") + body + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch, read):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_of_size(14_143))
+    with pytest.raises(UserError, match=r"14,143 x 14,143 pixels, more than the 200,000,000"):
+        read(str(path))
+    path.write_bytes(png_of_size(14_142))  # within our limit, and beyond Pillow's own
+    assert image_size(str(path)) == (14_142, 14_142)
+    monkeypatch.setattr(image_file, "MAX_FILE_BYTES", 50)
+    with pytest.raises(UserError, match=r"bomb\.png has \d+ bytes, more than the 50 that are read"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp", "gif"])
+def test_damaged_files_end_in_pixels_or_in_a_user_error(tmp_path, suffix):
+    path = tmp_path / f"damaged.{suffix}"
+    Image.fromarray(RGB).save(path)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        mutated = data.copy()
+        mutated[rng.integers(0, len(data), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(mutated.tobytes())
+        try:
+            assert read_image(str(path)).dtype in (np.uint8, np.float32)
+        except UserError as error:
+            assert path.name in str(error)

@@ -13,8 +13,10 @@ from data_files import (
     write_image,
 )
 from detectron2.structures import BoxMode
+from pycocotools import mask as run_lengths
 
 from ulga_d2.data.image import image_size, read_image
+from ulga_d2.data.intensity import Intensity
 from ulga_d2.data.mapper import DetectionMapper, training_augmentations
 from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
 from ulga_d2.errors import UserError
@@ -67,6 +69,14 @@ def test_float_images_stay_float_and_8_bits_stay_8_bits(marked_image):
     deep = read_image(str(marked_image)).dtype == np.float32
     assert mapped["image"].dtype == (torch.float32 if deep else torch.uint8)
     assert float(mapped["image"].max()) == pytest.approx(255, abs=0.01)
+
+
+def test_a_window_reaches_the_network(marked_image):
+    top = np.iinfo(cv2.imread(str(marked_image), cv2.IMREAD_UNCHANGED).dtype).max
+    window = Intensity("window", -float(top), float(top))
+    mapper = DetectionMapper(evaluation_augmentations(90), is_train=False, intensity=window)
+    image = mapper(record_of(marked_image, []))["image"]
+    assert set(np.round(np.unique(image.numpy()), 1)) == {127.5, 255.0}
 
 
 def test_both_depths_are_resized_alike(tmp_path):
@@ -142,4 +152,69 @@ def test_an_image_that_changed_since_loading_is_named(marked_image):
     record = record_of(marked_image, [], width=91)
     mapper = DetectionMapper(evaluation_augmentations(48), is_train=False)
     with pytest.raises(UserError, match=r"marked\.png has height and width \(60, 90\), but had"):
+        mapper(record)
+
+
+def with_mask(record: dict, segmentation: object) -> dict:
+    record["annotations"][0]["segmentation"] = segmentation
+    return record
+
+
+def rectangle_mask() -> np.ndarray:
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:35, 30:60] = 1
+    return mask
+
+
+def rle_of(mask: np.ndarray) -> dict:
+    return run_lengths.encode(np.asfortranarray(mask))
+
+
+@pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
+@pytest.mark.parametrize("as_polygon", [False, True])
+def test_masks_follow_the_pixels_like_their_boxes(marked_image, flip, as_polygon):
+    polygon = [[30.0, 20.0, 60.0, 20.0, 60.0, 35.0, 30.0, 35.0]]
+    record = record_of(marked_image, [[30, 20, 60, 35]])
+    record = with_mask(record, polygon if as_polygon else rle_of(rectangle_mask()))
+    augmentations = training_augmentations(64, (0.5, 1.6), flip)
+    mapper = DetectionMapper(augmentations, is_train=True, with_masks=True)
+    for seed in range(10):
+        np.random.seed(seed)
+        mapped = mapper(record)
+        (mask,) = mapped["instances"].gt_masks.tensor
+        bright = mapped["image"][0].float() > 127
+        assert mask.dtype == torch.bool and mask.shape == bright.shape
+        # At most the object's outline differs, by the rounding of its edge.
+        assert (mask ^ bright).sum() <= 2 * sum(mask.nonzero().amax(0) - mask.nonzero().amin(0) + 2)
+
+
+def test_a_mask_goes_with_its_box_when_a_crop_removes_it(tmp_path):
+    write_image(tmp_path / "a.png", 200, 50)
+    record = record_of(tmp_path / "a.png", [[0, 0, 20, 20], [180, 30, 200, 50]])
+    for annotation in record["annotations"]:
+        mask = np.zeros((50, 200), np.uint8)
+        x0, y0, x1, y1 = annotation["bbox"]
+        mask[y0:y1, x0:x1] = 1
+        annotation["segmentation"] = rle_of(mask)
+    crop = training_augmentations(50, (4.0, 4.0), "none")
+    mapper = DetectionMapper(crop, is_train=True, with_masks=True)
+    for seed in range(20):
+        np.random.seed(seed)
+        instances = mapper(record)["instances"]
+        masks = instances.gt_masks.tensor
+        assert masks.shape == (len(instances), 50, 50)
+        boxes = instances.gt_masks.get_bounding_boxes().tensor
+        assert torch.equal(boxes, instances.gt_boxes.tensor)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [(None, "a box without a mask; set MODEL.MASK_ON"), ((9, 9), r"but a mask of \(9, 9\)")],
+)
+def test_masks_that_are_missing_or_of_another_image_are_named(marked_image, segmentation, message):
+    record = record_of(marked_image, [[30, 20, 60, 35]])
+    if segmentation:
+        record = with_mask(record, rle_of(np.ones(segmentation, np.uint8)))
+    mapper = DetectionMapper(evaluation_augmentations(64), is_train=True, with_masks=True)
+    with pytest.raises(UserError, match=rf"marked\.png has .*{message}"):
         mapper(record)

@@ -13,9 +13,10 @@ from ulga_d2.cli.main import main
 from ulga_d2.data.brain_tumor import load_brain_tumor
 from ulga_d2.data.image import read_image
 from ulga_d2.data.sample import write_sample
+from ulga_d2.data.sample.brain import make_brain
 from ulga_d2.data.sample.difficulty import DIFFICULTIES
 from ulga_d2.data.sample.lesion import CLASS_NAMES
-from ulga_d2.data.sample.scene import Scene, make_scene
+from ulga_d2.data.sample.scene import Scene
 from ulga_d2.errors import UserError
 
 PARAMETERS = {
@@ -49,7 +50,7 @@ def test_equal_parameters_give_equal_files(tmp_path):
 
 def test_an_image_depends_on_its_own_number_alone(tmp_path):
     write_sample(out=tmp_path, **PARAMETERS)
-    alone = make_scene(seed=4, split_number=0, index=5, size=64, difficulty=DIFFICULTIES["easy"])
+    alone = make_brain(seed=4, split_number=0, index=5, size=64, difficulty=DIFFICULTIES["easy"])
     written = read_image(str(tmp_path / "images" / "train" / "train_00005.png"))
     assert np.abs(written[..., 0].astype(int) - alone.image).max() <= 1
 
@@ -103,7 +104,7 @@ def test_an_interrupted_sample_is_completed(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("ulga_d2.data.sample.brain_tumor.make_scene", interrupt)
+        patch.setattr("ulga_d2.data.sample.brain_tumor.make_brain", interrupt)
         write_sample(out=tmp_path / "half", **PARAMETERS)
     with pytest.raises(UserError, match="num_train 6 there, 7 now"):
         write_sample(out=tmp_path / "half", **PARAMETERS | {"num_train": 7})
@@ -141,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dataset": "brains"}, r"dataset 'brains' is unknown; take brain_tumor"),
+        ({"dataset": "brains"}, r"dataset 'brains' is unknown; take brain_tumor or nih"),
         ({"difficulty": "soft"}, r"difficulty 'soft' is unknown; take easy or medium or hard"),
         ({"num_train": 0}, r"num_train is 0, but must be at least 1"),
         ({"num_val": -1}, r"num_val is -1, but must be at least 1"),
@@ -178,3 +179,18 @@ def test_the_command_writes_once_and_says_so(tmp_path, capsys):
     assert "already holds this sample; nothing to do" in capsys.readouterr().out
     assert main([*words, "--seed", "1"]) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_the_command_takes_a_form_and_faults(tmp_path, capsys):
+    out = tmp_path / "rsna_pneumonia"
+    words = ["sample", "rsna_pneumonia", str(out), "--num-train", "9", "--num-val", "2"]
+    words += ["--size", "32"]
+    assert main([*words, "--defects", "box_outside,monochrome1"]) == 0
+    report = json.loads((out / "defects.json").read_text())
+    assert report["reasons"] == {"boxes outside the image dropped": 1}
+    assert main([*words, "--format", "dicom"]) == 2
+    assert "format 'dicom' of rsna_pneumonia is unknown; take rsna" in capsys.readouterr().err
+    assert main([*words, "--defects", "nonsense"]) == 2
+    assert "defect 'nonsense' cannot be put into this layout" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "(defects ['box_outside', 'monochrome1'] there, None now)" in capsys.readouterr().err

@@ -9,15 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from ulga_d2.data.sample.brain import HEALTHY_SHARE, make_brain
 from ulga_d2.data.sample.difficulty import DIFFICULTIES
 from ulga_d2.data.sample.lesion import CLASS_NAMES
 from ulga_d2.data.sample.places import RADII
-from ulga_d2.data.sample.scene import HEALTHY_SHARE, Scene, make_scene
+from ulga_d2.data.sample.scene import Scene
 
 
 def scene(index: int, *, difficulty: str = "easy", size: int = 128, **changes: int) -> Scene:
     numbers = {"seed": 0, "split_number": 0} | changes
-    return make_scene(index=index, size=size, difficulty=DIFFICULTIES[difficulty], **numbers)
+    return make_brain(index=index, size=size, difficulty=DIFFICULTIES[difficulty], **numbers)
 
 
 @cache
@@ -28,7 +29,7 @@ def scenes(difficulty: str, count: int = 60) -> list[Scene]:
 @pytest.mark.parametrize("change", [{"seed": 1}, {"split_number": 1}, {"index": 1}])
 def test_another_seed_split_or_number_gives_another_image(change):
     numbers = {"seed": 0, "split_number": 0, "index": 0} | change
-    other = make_scene(size=64, difficulty=DIFFICULTIES["easy"], **numbers)
+    other = make_brain(size=64, difficulty=DIFFICULTIES["easy"], **numbers)
     assert np.abs(other.image.astype(int) - scene(0, size=64).image).mean() > 5
 
 

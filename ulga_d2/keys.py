@@ -16,6 +16,7 @@ def add_keys(cfg: CfgNode) -> None:
     _add_vit_keys(cfg)
     _add_swin_keys(cfg)
     _add_dat_keys(cfg)
+    _add_dataset_keys(cfg)
     _add_input_keys(cfg)
     _add_solver_keys(cfg)
 
@@ -132,6 +133,22 @@ def _add_dat_keys(cfg: CfgNode) -> None:
     dat.DROP_PATH_RATE = 0.1
 
 
+def _add_dataset_keys(cfg: CfgNode) -> None:
+    # The YAML file of a data set of your own (datasets/README.md); its splits are NAME_SPLIT.
+    cfg.DATASETS.CUSTOM = ""
+    # NIH Chest X-ray: how many images without a finding each split gets besides those with boxes.
+    cfg.DATASETS.NIH_NEGATIVES = 0
+    # COD10K: 1 class ("foreground") or its 69 sub-classes.
+    cfg.DATASETS.COD10K_CLASSES = 1
+    # COD10K: keep the images without anything camouflaged, as negatives.
+    cfg.DATASETS.COD10K_NONCAM = False
+    # A file of `ulga data split`: NAME_val is its fold FOLD, NAME_train all others.
+    cfg.DATASETS.FOLDS_FILE = ""
+    cfg.DATASETS.FOLD = 0
+    # Resolved from the data when a run is set up and written to config.yaml; no YAML states it.
+    cfg.DATASETS.CLASS_NAMES = []
+
+
 def _add_input_keys(cfg: CfgNode) -> None:
     # Every batch is padded to this square (pixels, a multiple of 32): the interactions and the
     # attention see the whole map, so a result must not depend on the size of an image's batch
@@ -140,6 +157,12 @@ def _add_input_keys(cfg: CfgNode) -> None:
     # Training scales the image's longest side by a random factor from this range of SQUARE_SIZE,
     # then crops what sticks out; testing uses exactly SQUARE_SIZE.
     cfg.INPUT.SCALE_RANGE = [0.8, 1.25]
+    # Which stored values become black and white: "full" = the range that the file declares,
+    # "window" = INTENSITY_RANGE as stored values (DICOM: after the modality LUT, Hounsfield units
+    # for instance), "percentile" = INTENSITY_RANGE as percentiles of each image.
+    cfg.INPUT.INTENSITY = "full"
+    # [low, high] for the two; [] with "full".
+    cfg.INPUT.INTENSITY_RANGE = []
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
@@ -151,8 +174,6 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # How many of the latest checkpoints stay on disk.
     cfg.SOLVER.CHECKPOINT_KEEP = 2
-    # Resolved from the data when a run is set up and written to config.yaml; no YAML states it.
-    cfg.DATASETS.CLASS_NAMES = []
 
 
 def set_defaults(cfg: CfgNode) -> None:

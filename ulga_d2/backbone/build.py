@@ -56,7 +56,7 @@ def _with_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
     The FPN asks the detector to pad every batch to the square of INPUT.SQUARE_SIZE.
     """
     channels = cfg.MODEL.FPN.OUT_CHANNELS
-    reads_top = set(TOP_LEVELS) & set(cfg.MODEL.RETINANET.IN_FEATURES)
+    reads_top = set(TOP_LEVELS) & set(head_levels(cfg)[1])
     return FPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
@@ -147,13 +147,19 @@ def check_pyramid(cfg: CfgNode, names: tuple[str, ...]) -> None:
     valid = f"stages in order up to {names[-1]}, such as {ends[-3]}"
     _check("FPN.IN_FEATURES", features, features in ends, valid)
     levels = [f"p{name[-1]}" for name in features]
-    wanted = list(cfg.MODEL.RETINANET.IN_FEATURES)
+    key, wanted = head_levels(cfg)
     valid = f"{levels} or {[*levels, *TOP_LEVELS]}, as MODEL.FPN.IN_FEATURES is {features}"
-    _check("RETINANET.IN_FEATURES", wanted, wanted in (levels, [*levels, *TOP_LEVELS]), valid)
+    _check(key, wanted, wanted in (levels, [*levels, *TOP_LEVELS]), valid)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     if "GN" in (cfg.MODEL.FPN.NORM, cfg.MODEL.RETINANET.NORM):
         valid = f"a multiple of {GROUPS}, the groups of its norm GN"
         _check("FPN.OUT_CHANNELS", channels, channels % GROUPS == 0, valid)
+
+
+def head_levels(cfg: CfgNode) -> tuple[str, list[str]]:
+    """Return the key that says which levels of the pyramid the dense head reads, and these."""
+    node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "RPN"
+    return f"{node}.IN_FEATURES", list(cfg.MODEL[node].IN_FEATURES)
 
 
 def _check(key: str, value: object, is_valid: bool, valid: str) -> None:

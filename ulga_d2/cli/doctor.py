@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..data import brain_tumor
-from ..data.root import data_root
+from ..data.root import DATA_SETS, data_root
 from ..engine.device import available_cores, cpu_computes_in_bf16
 from ..errors import UserError
 from ..installation.imports import import_facts, run_probe
@@ -53,6 +53,7 @@ def _examine() -> list[Fact]:
         *memory_facts(),
         *disk_facts(Path.cwd()),
         *_data_facts(),
+        *_other_data_facts(),
     ]
 
 
@@ -67,3 +68,12 @@ def _data_facts() -> list[Fact]:
         return [Fact(NOTE, f"data: no brain_tumor in {root}", cure)]
     splits = ", ".join(layout.splits)
     return [Fact(OK, f"data: brain_tumor ({layout.annotation_format}: {splits}) in {layout.root}")]
+
+
+def _other_data_facts() -> list[Fact]:
+    folders = [data_root() / name for name in DATA_SETS if name != "brain_tumor"]
+    return [
+        Fact(OK, f"data: {folder.name} in {folder}; ulga data check {folder.name} reads all of it")
+        for folder in folders
+        if folder.is_dir()
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,7 @@ Run = Callable[[argparse.Namespace], int]
 # takes its help line from here, and run(args) -> exit code.
 COMMANDS = {
     "analyze": "show what configs cost: parameters, arithmetic, memory, time, side by side",
+    "data": "check, show, convert or split a data set",
     "doctor": "check that training can work here; under each problem, the command that cures it",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
     "sample": "write a synthetic data set in a real one's layout",
@@ -37,9 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
 

@@ -1,8 +1,9 @@
 """The brain tumour data set, read in place from the forms in which it is distributed.
 
-Sources: Roboflow-100 `brain-tumor-m2pbp` (COCO JSON), Ultralytics `brain-tumor` (YOLO), and any set
-in the same folder trees. The layout is found with the standard library alone, so `ulga doctor` can
-name it where nothing else is installed; the readers are imported when a split is read.
+Sources: Roboflow-100 `brain-tumor-m2pbp` (COCO JSON), Ultralytics `brain-tumor` (YOLO), Cheng et
+al., figshare 1512427 (MATLAB), Br35H (VIA JSON), and any set in the same folder trees. The layout
+is found with the standard library alone, so `ulga doctor` can name it where nothing else is
+installed; the readers are imported when a split is read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 COCO_FILE = "_annotations.coco.json"
+VIA_FILES = ("via*.json", "annotations*.json")
 # Roboflow says valid, Ultralytics val.
 _FOLDERS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 
@@ -33,8 +35,9 @@ class Layout:
     Attributes:
         root: the folder that holds the tree.
         tree: the tree in words, for example "images/train, labels/train".
-        annotation_format: "YOLO" or "COCO".
-        splits: per split found, its folder of images and its folder or file of annotations.
+        annotation_format: "YOLO", "COCO", "VIA" or "Cheng".
+        splits: per split found, its folder of images and its folder or file of annotations. Which
+            split a slice of Cheng's belongs to, only its reader can tell.
     """
 
     root: Path
@@ -55,12 +58,25 @@ def _coco(root: Path, folder: str) -> tuple[Path, Path]:
     return root / folder, root / folder / COCO_FILE
 
 
+def _via(root: Path, folder: str) -> tuple[Path, Path]:
+    """Return Br35H's folder of a split, which it writes in capitals, and the JSON in it."""
+    images = root / folder if (root / folder).is_dir() else root / folder.upper()
+    files = sorted(path for pattern in VIA_FILES for path in images.glob(pattern))
+    if len(files) > 1:
+        raise UserError(
+            f"{files[0]} and {files[1]} would both be the annotations of {folder}; move one away"
+        )
+    return images, files[0] if files else images / VIA_FILES[0]
+
+
 # Per tree: its description, its annotation format, and where a split's images and annotations lie.
 _TREES: tuple[tuple[str, str, Callable[[Path, str], tuple[Path, Path]]], ...] = (
     ("images/{train,val,test} and labels/{train,val,test}", "YOLO", _yolo_images_first),
     ("{train,valid,test}/images and {train,valid,test}/labels", "YOLO", _yolo_split_first),
     (f"{{train,valid,test}}/{COCO_FILE} beside the images", "COCO", _coco),
+    (f"{{train,val,test}}/{' or '.join(VIA_FILES)} beside the images", "VIA", _via),
 )
+_CHENG_TREE = "1.mat, 2.mat, ... here or one folder below, and cvind.mat"
 
 
 def find_layout(root: Path) -> Layout | None:
@@ -107,11 +123,17 @@ def _layouts_in(root: Path) -> list[Layout]:
                 splits[split] = pairs[0]
         if splits:
             layouts.append(Layout(root, tree, annotation_format, splits))
+    if _count_slices(root):
+        # All slices lie together; the fold says which split one belongs to.
+        splits = {split: (root, root) for split in ("train", "val")}
+        layouts.append(Layout(root, _CHENG_TREE, "Cheng", splits))
     return layouts
 
 
 def describe(layout: Layout) -> str:
     """Return one line about a layout, such as "YOLO, 2,850 train / 714 val images"."""
+    if layout.annotation_format == "Cheng":
+        return f"Cheng, {_count_slices(layout.root):,} slices in five folds"
     counts = [f"{_count_images(images):,} {split}" for split, (images, _) in layout.splits.items()]
     return f"{layout.annotation_format}, {' / '.join(counts)} images"
 
@@ -121,6 +143,14 @@ def _count_images(folder: Path) -> int:
         os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
         for _, _, names in os.walk(folder)
         for name in names
+    )
+
+
+def _count_slices(root: Path) -> int:
+    return sum(
+        path.stem.isascii() and path.stem.isdigit()
+        for pattern in ("*.mat", "*/*.mat")
+        for path in root.glob(pattern)
     )
 
 
@@ -134,6 +164,7 @@ def load_brain_tumor(root: Path, split: str) -> LoadedSplit:
     Raises:
         UserError: the data or the split is missing, or a file is not what it should be.
     """
+    from .formats.cheng import read_cheng
     from .formats.coco import read_coco
     from .formats.yolo import read_yolo
 
@@ -148,11 +179,25 @@ def load_brain_tumor(root: Path, split: str) -> LoadedSplit:
     images, annotations = layout.splits[split]
     if layout.annotation_format == "COCO":
         return read_coco(annotations, images)
+    if layout.annotation_format == "VIA":
+        return _read_via(layout, split)
+    if layout.annotation_format == "Cheng":
+        return read_cheng(layout.root, split)
     return read_yolo(images, annotations, _class_file(layout.root))
 
 
+def _read_via(layout: Layout, split: str) -> LoadedSplit:
+    from .formats.via import read_via, via_class_names
+
+    # Br35H's outlines need not say that they are tumours.
+    names = {name for _, file in layout.splits.values() for name in via_class_names(file)}
+    images, annotations = layout.splits[split]
+    return read_via(annotations, images, tuple(sorted(names)) or ("tumor",))
+
+
 def _missing(root: Path) -> str:
-    trees = "\n".join(f"  {kind}: {tree}" for tree, kind, _ in _TREES)
+    known = [*((kind, tree) for tree, kind, _ in _TREES), ("Cheng", _CHENG_TREE)]
+    trees = "\n".join(f"  {kind}: {tree}" for kind, tree in known)
     exists = root.is_dir()
     state = "holds none of these folder trees" if exists else "does not exist"
     move = "move that folder away and " if exists else ""

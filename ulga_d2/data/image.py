@@ -3,35 +3,91 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import cv2
 import numpy as np
+from PIL import Image
 
-from ..errors import UserError
-from .image_header import image_size, missing_end, open_image_file, read_header, undecodable
+from .image_file import (
+    DICOM,
+    MATLAB,
+    check_pixel_count,
+    kind_of,
+    missing_end,
+    open_image_file,
+    undecodable,
+)
+from .image_header import image_size, own_pixel_limit, read_header
+from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
 
 __all__ = ["image_size", "read_image"]
 
+# Whole numbers of these sizes are stored intensities; wider ones have no usual range.
+_WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
 
-def read_image(path: str) -> np.ndarray:
-    """Return the image as an (H, W, 3) RGB array, upright, alpha composited on black.
 
-    8-bit files give uint8. 16-bit files give float32 in 0..255, the full range of the file's type
-    mapped linearly (65535 becomes 255), so that no grey level is lost and both depths look alike
-    to the network. Palettes are expanded, grey is repeated three times, EXIF rotation is applied.
+def read_image(path: str, intensity: Intensity = FULL_RANGE) -> np.ndarray:
+    """Return the image as an (H, W, 3) RGB array in 0..255, upright, alpha composited on black.
+
+    Palettes are expanded, grey is repeated three times, EXIF rotation is applied. DICOM is known
+    by its content; see `read_dicom`, whose VOI window counts only where `intensity` is "full",
+    since it is the file's own answer to the same question. A MATLAB slice declares no range, so
+    "full" is there from its own lowest to its own highest value.
+
+    Args:
+        path: of the file.
+        intensity: which stored values become black and white; by default 8-bit files stay uint8
+            as they are, and all others become float32 with every level kept.
 
     Raises:
-        UserError: the file is missing, truncated, no image, or of a pixel type without a declared
-            range (floating point, signed, 32 bits).
+        UserError: the file is missing, truncated, no image or too large a one; or "full" is asked
+            of a pixel type without a declared range (floating point, 32 bits).
     """
     with open_image_file(path) as file:
-        data = file.read()
-        file.seek(0)
-        _, orientation = read_header(file, path)
+        kind = kind_of(file)
+        if kind == DICOM:
+            from .dicom import read_dicom  # a moment that only DICOM data should wait for
+
+            stored = read_dicom(file, path, apply_voi=intensity.kind == "full")
+        elif kind == MATLAB:
+            stored = _read_matlab(path)
+        else:
+            stored = _read_picture(file, path)
+    return to_network(stored, intensity, path)
+
+
+def _read_matlab(path: str) -> StoredPixels:
+    from .formats.cheng import mat_size, read_mat_pixels
+
+    check_pixel_count(path, *mat_size(path))
+    pixels = read_mat_pixels(path)
+    return StoredPixels(pixels, (float(pixels.min()), float(pixels.max())))
+
+
+def _read_picture(file: BinaryIO, path: str) -> StoredPixels:
+    data = file.read()
+    file.seek(0)
+    facts = read_header(file, path)
     reason = missing_end(data)
     if reason:
         raise undecodable(path, reason)
+    # OpenCV takes CMYK in a TIFF for RGBA, and multiplies alpha into the colours or drops it.
+    if facts.format == "TIFF" and facts.bits <= 8 and facts.mode != "L":
+        pixels = _decode_with_pillow(data, path)
+    else:
+        pixels = _decode_with_opencv(data, path)
+        if facts.format == "TIFF" and facts.mode == "RGB":
+            pixels = pixels[:, :, :3]  # a fourth sample that the file does not call alpha
+    declared = pixels.dtype in _WITH_RANGE
+    limits = (np.iinfo(pixels.dtype).min, np.iinfo(pixels.dtype).max) if declared else None
+    return StoredPixels(_upright(_without_alpha(pixels), facts.orientation), limits)
+
+
+def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
+    """Return grey, RGB or RGBA at the stored depth."""
     with _quiet_opencv():
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -39,12 +95,20 @@ def read_image(path: str) -> np.ndarray:
             raise undecodable(path, error.err or "OpenCV refuses it") from None
     if pixels is None:
         raise undecodable(path, "damaged, or a kind that OpenCV does not read")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(
-            f"image {path} has {pixels.dtype} pixels, whose range is not declared; store it with 8 "
-            "or 16 unsigned bits"
-        )
-    return _upright(_to_rgb(pixels), orientation)
+    if pixels.ndim == 2:
+        return pixels
+    to_rgb = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return cv2.cvtColor(pixels, to_rgb)
+
+
+def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
+    """Return RGB or RGBA of 8 bits."""
+    try:
+        with own_pixel_limit():
+            image = Image.open(io.BytesIO(data))
+            return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    except Exception as error:  # damaged data raise anything
+        raise undecodable(path, error) from None
 
 
 @contextlib.contextmanager
@@ -59,18 +123,13 @@ def _quiet_opencv() -> Iterator[None]:
         opencv_log.setLogLevel(level)
 
 
-def _to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Turn OpenCV's grey, BGR or BGRA of 8 or 16 bits into RGB: uint8, or float32 in 0..255."""
-    if pixels.dtype == np.uint16:
-        pixels = pixels.astype(np.float32) * np.float32(255 / 65535)
-    if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], 3, axis=2)
-    colour = pixels[:, :, 2::-1]
-    if pixels.shape[2] == 3:
-        return np.ascontiguousarray(colour)
-    alpha = pixels[:, :, 3:].astype(np.float32) / 255
-    composed = colour * alpha
-    return composed if pixels.dtype == np.float32 else np.rint(composed).astype(np.uint8)
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Composite RGBA on black: uint8 stays uint8, deeper pixels become float32."""
+    if pixels.ndim == 2 or pixels.shape[2] == 3:
+        return pixels
+    opaque = np.float32(np.iinfo(pixels.dtype).max)
+    composed = pixels[:, :, :3] * (pixels[:, :, 3:] / opaque)
+    return np.rint(composed).astype(np.uint8) if pixels.dtype == np.uint8 else composed
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:

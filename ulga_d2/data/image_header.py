@@ -1,69 +1,136 @@
-"""What an image file says about itself without being decoded: size, EXIF rotation, completeness."""
+"""What an image file says about itself without being decoded: size, kind, depth, rotation."""
 
 from __future__ import annotations
 
-import struct
+import contextlib
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import UserError
+from .image_file import (
+    DICOM,
+    MATLAB,
+    check_pixel_count,
+    kind_of,
+    open_image_file,
+    undecodable,
+)
 
 _ORIENTATION = 0x0112
-_JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-# JPEG segments without a length: fill and restart markers.
-_JPEG_BARE = frozenset([0x01, *range(0xD0, 0xD8)])
+_TIFF_BITS = 258
+# Where a PNG states the bits of a sample; its first chunk has a fixed place.
+_PNG_BITS = 24
+_BITS_OF_MODE = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image's header says.
+
+    Attributes:
+        height, width: pixels as `read_image` returns the image, that is, upright.
+        mode: Pillow's name of the colour model ("L", "RGB", "P", "CMYK", ...), or DICOM's
+            photometric interpretation.
+        format: what the content is, whatever the suffix: "PNG", "JPEG", "DICOM", "MAT", ...
+        bits: of one stored sample.
+        orientation: EXIF's, 1 (upright) to 8; the stored size is turned from 5 on.
+    """
+
+    height: int
+    width: int
+    mode: str
+    format: str
+    bits: int
+    orientation: int = 1
+
+
+def image_facts(path: str) -> ImageFacts:
+    """Read an image's header.
+
+    Raises:
+        UserError: the file is missing, no image, or too large to be decoded.
+    """
+    with open_image_file(path) as file:
+        kind = kind_of(file)
+        # pydicom and h5py take a moment to import, which other data need not wait for.
+        if kind == DICOM:
+            from .dicom import dicom_header
+
+            header = dicom_header(file, path)
+            mode = header.photometric
+            return ImageFacts(header.height, header.width, mode, "DICOM", header.bits)
+        if kind == MATLAB:
+            from .formats.cheng import mat_size
+
+            height, width = mat_size(path)
+            check_pixel_count(path, height, width)
+            return ImageFacts(height, width, "L", "MAT", 16)
+        return read_header(file, path)
 
 
 def image_size(path: str) -> tuple[int, int]:
     """Return (height, width) in pixels of the image that `read_image` returns, from the header.
 
     Raises:
-        UserError: the file is missing or no image.
+        UserError: see `image_facts`.
     """
-    with open_image_file(path) as file:
-        size, orientation = read_header(file, path)
-    width, height = size
-    return (width, height) if orientation >= 5 else (height, width)
+    facts = image_facts(path)
+    return facts.height, facts.width
 
 
 def stored_size(path: str) -> tuple[int, int]:
     """Return (height, width) as stored, that is, before any EXIF rotation."""
-    with open_image_file(path) as file:
-        (width, height), _ = read_header(file, path)
-    return height, width
+    facts = image_facts(path)
+    turned = facts.orientation >= 5
+    return (facts.width, facts.height) if turned else (facts.height, facts.width)
 
 
-def open_image_file(path: str) -> BinaryIO:
-    """Open an image file for reading.
+def read_header(file: BinaryIO, path: str) -> ImageFacts:
+    """Return the facts of a file in a format that Pillow knows.
 
     Raises:
-        UserError: the file is missing or must not be read.
+        UserError: the content is of no such format, or has too many pixels.
     """
     try:
-        return PathManager.open(path, "rb")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"image {path} cannot be opened: {reason}; restore the file or remove its annotation"
-        ) from None
-
-
-def read_header(file: BinaryIO, path: str) -> tuple[tuple[int, int], int]:
-    """Return the stored (width, height) and the EXIF orientation (1..8, 1 = upright)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with own_pixel_limit():
             image = Image.open(file)
     except UnidentifiedImageError:
         raise undecodable(path, "no image format is recognised") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged header raises anything
         raise undecodable(path, error) from None
-    return image.size, _orientation(image)
+    width, height = image.size
+    check_pixel_count(path, height, width)
+    bits = _bits(image, file)
+    orientation = _orientation(image)
+    if orientation >= 5:
+        height, width = width, height
+    return ImageFacts(height, width, image.mode, image.format or "", bits, orientation)
+
+
+@contextlib.contextmanager
+def own_pixel_limit() -> Iterator[None]:
+    """Switch Pillow's limit off, which is another than `MAX_PIXELS`, and its warnings."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _bits(image: Image.Image, file: BinaryIO) -> int:
+    # Pillow's modes hide the depth of 16-bit colour.
+    if image.format == "PNG":
+        file.seek(_PNG_BITS)
+        return file.read(1)[0]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_TIFF_BITS, (1,)))
+    return _BITS_OF_MODE.get(image.mode, 8)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -77,47 +144,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a damaged EXIF block raises anything; the pixels are fine
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def undecodable(path: str, reason: object) -> UserError:
-    """Return the error for a file that is there but is no usable image."""
-    return UserError(
-        f"image {path} cannot be decoded ({reason}); fetch the file again, or remove it together "
-        "with its annotation"
-    )
-
-
-def missing_end(data: bytes) -> str | None:
-    """Return what the end of a JPEG or PNG lacks, or None where it is complete.
-
-    Decoders fill the missing part of a truncated file with grey without a word; other formats fail.
-    """
-    if data.startswith(_JPEG_START) and not _jpeg_ends(data):
-        return "truncated: the JPEG end marker is missing"
-    if data.startswith(_PNG_START) and not _png_ends(data):
-        return "truncated: the PNG end chunk is missing"
-    return None
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    # An EXIF thumbnail has an end marker of its own, so the search starts at the scan.
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return data.rfind(_JPEG_END) > position
-        if marker == 0xFF or marker in _JPEG_BARE:
-            position += 1 if marker == 0xFF else 2
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
-
-
-def _png_ends(data: bytes) -> bool:
-    position = len(_PNG_START)
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] == b"IEND":
-            return True
-        position += 12 + length
-    return False

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures.masks import polygons_to_bitmask
+from pycocotools import mask as run_lengths
 
 from ..errors import UserError
 from .augmentation import RandomCropToSquare, ResizeLongestSide
 from .image import read_image
+from .intensity import FULL_RANGE, Intensity
 from .record import MIN_AREA_LEFT, MIN_CLIPPED_SIDE
 
 
@@ -39,7 +43,7 @@ def test_augmentations(square_size: int) -> list[T.Augmentation]:
 
 
 class DetectionMapper:
-    """Read a record's image, augment it, and move its boxes along.
+    """Read a record's image, augment it, and move its boxes and masks along.
 
     All randomness comes from numpy's global generator, so a caller that seeds it gets the same
     result again. The record is not changed.
@@ -47,24 +51,35 @@ class DetectionMapper:
     Args:
         augmentations: applied in order.
         is_train: also return the boxes as `instances`.
+        with_masks: and with them each box's mask, which every annotation must then have.
+        intensity: which stored values become black and white.
     """
 
-    def __init__(self, augmentations: list[T.Augmentation], *, is_train: bool) -> None:
+    def __init__(
+        self,
+        augmentations: list[T.Augmentation],
+        *,
+        is_train: bool,
+        with_masks: bool = False,
+        intensity: Intensity = FULL_RANGE,
+    ) -> None:
         self.augmentations = T.AugmentationList(augmentations)
         self.is_train = is_train
+        self.with_masks = with_masks
+        self.intensity = intensity
 
     def __call__(self, record: dict) -> dict:
         """Map one record.
 
         Returns:
-            `image` (3, H, W) RGB, uint8 or float32 in 0..255; `instances` with `gt_boxes` and
-            `gt_classes` in training; and the record's `file_name`, `image_id`, and original
-            `height` and `width`.
+            `image` (3, H, W) RGB, uint8 or float32 in 0..255; `instances` with `gt_boxes`,
+            `gt_classes` and, if asked for, `gt_masks` in training; and the record's `file_name`,
+            `image_id`, and original `height` and `width`.
 
         Raises:
-            UserError: the image cannot be read, or its size is not the record's.
+            UserError: the image cannot be read, its size is not the record's, or a mask is missing.
         """
-        image = read_image(record["file_name"])
+        image = read_image(record["file_name"], self.intensity)
         if image.shape[:2] != (record["height"], record["width"]):
             raise UserError(
                 f"image {record['file_name']} has height and width {image.shape[:2]}, but had "
@@ -73,18 +88,28 @@ class DetectionMapper:
             )
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
-        image = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))  # (3, H, W)
+        image = _planes(augmented.image)
         keys = ("file_name", "image_id", "height", "width")
         mapped = {key: record[key] for key in keys} | {"image": torch.from_numpy(image)}
         if self.is_train:
-            mapped["instances"] = _instances(record, transforms, image.shape[1:])
+            mapped["instances"] = _instances(record, transforms, image.shape[1:], self.with_masks)
         return mapped
 
 
-def _instances(record: dict, transforms: T.TransformList, image_size: tuple[int, int]) -> Instances:
-    """Return the boxes after `transforms`; those of which too little is left are dropped.
+def _planes(image: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) as (3, H, W); numpy's own copy takes twice as long."""
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return planes
 
-    The rule is the readers' own for a box across the image's edge. Crowd boxes are no targets.
+
+def _instances(
+    record: dict, transforms: T.TransformList, image_size: tuple[int, int], with_masks: bool
+) -> Instances:
+    """Return boxes and masks after `transforms`; those of which too little is left are dropped.
+
+    The rule is the readers' own for a box across the image's edge; a mask that has lost its last
+    pixel takes its box with it. Crowd boxes are no targets.
     """
     annotations = [item for item in record["annotations"] if not item["iscrowd"]]
     boxes = np.array([item["bbox"] for item in annotations], np.float64).reshape(-1, 4)
@@ -92,11 +117,41 @@ def _instances(record: dict, transforms: T.TransformList, image_size: tuple[int,
     moved = np.asarray(transforms.apply_box(boxes)).reshape(-1, 4)
     height, width = image_size
     clipped = np.clip(moved, 0, [width, height, width, height])
-    side = clipped[:, 2:] - clipped[:, :2]
-    area_left = side.prod(axis=1) / (moved[:, 2:] - moved[:, :2]).prod(axis=1)
-    cut = np.abs(clipped - moved).max(axis=1, initial=0) > 0
-    keep = ~cut | ((side.min(axis=1) >= MIN_CLIPPED_SIDE) & (area_left >= MIN_AREA_LEFT))
+    keep = _enough_left(moved, clipped)
     instances = Instances((height, width))
+    if with_masks:
+        masks = np.zeros((len(annotations), height, width), bool)
+        for number in np.flatnonzero(keep):
+            masks[number] = transforms.apply_segmentation(_mask(annotations[number], record))
+        keep &= masks.any(axis=(1, 2))
+        instances.gt_masks = BitMasks(torch.from_numpy(masks[keep]))
     instances.gt_boxes = Boxes(torch.from_numpy(clipped[keep].astype(np.float32)))
     instances.gt_classes = torch.from_numpy(classes[keep])
     return instances
+
+
+def _enough_left(moved: np.ndarray, clipped: np.ndarray) -> np.ndarray:
+    side = clipped[:, 2:] - clipped[:, :2]
+    area_left = side.prod(axis=1) / (moved[:, 2:] - moved[:, :2]).prod(axis=1)
+    cut = np.abs(clipped - moved).max(axis=1, initial=0) > 0
+    return ~cut | ((side.min(axis=1) >= MIN_CLIPPED_SIDE) & (area_left >= MIN_AREA_LEFT))
+
+
+def _mask(annotation: dict, record: dict) -> np.ndarray:
+    """Return an annotation's mask as (H, W) of 0 and 1."""
+    if "segmentation" not in annotation:
+        raise UserError(
+            f"image {record['file_name']} has a box without a mask; set MODEL.MASK_ON to False, "
+            "or train on a data set whose masks are given"
+        )
+    size = record["height"], record["width"]
+    segmentation = annotation["segmentation"]
+    if isinstance(segmentation, list):  # polygons, in data sets that others registered
+        return polygons_to_bitmask(segmentation, *size).astype(np.uint8)
+    mask = run_lengths.decode(segmentation)
+    if mask.shape != size:
+        raise UserError(
+            f"image {record['file_name']} has height and width {size}, but a mask of {mask.shape}; "
+            "correct the annotation"
+        )
+    return mask

@@ -27,21 +27,33 @@ class Box:
         category_id: class number, contiguous from 0.
         place: file and line or record, for reports.
         iscrowd: COCO's flag for a box around a group.
+        segmentation: the object's mask as COCO's compressed run lengths ("size", "counts"), of the
+            image's size; None where the data give boxes alone.
     """
 
     xyxy: tuple[float, float, float, float]
     category_id: int
     place: str
     iscrowd: int = 0
+    segmentation: dict | None = None
 
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """One split of a data set: its records, its class names, and what reading it found."""
+    """One split of a data set: its records, its class names, and what reading it found.
+
+    Raises:
+        AssertionError: an image or a box was lost without being counted; a fault of the reader.
+    """
 
     records: list[dict]
     class_names: tuple[str, ...]
     report: DataReport
+
+    def __post_init__(self) -> None:
+        lost = self.report.imbalance()
+        if lost:
+            raise AssertionError(lost)
 
 
 def make_record(
@@ -52,6 +64,7 @@ def make_record(
     boxes: Iterable[Box],
     class_names: tuple[str, ...],
     report: DataReport,
+    patient_id: str | None = None,
 ) -> dict:
     """Return one image as a detectron2 dict; bad boxes are mended or dropped, and counted.
 
@@ -62,19 +75,21 @@ def make_record(
         boxes: the image's boxes, possibly none.
         class_names: names by class number, for the counts.
         report: takes the counts, in place.
+        patient_id: whose image it is, where the data tell; becomes a key of the record.
     """
     annotations = _annotations(boxes, size, report)
     for annotation in annotations:
         report.boxes[class_names[annotation["category_id"]]] += 1
     report.images += 1
     report.empty_images += not annotations
-    return {
+    record = {
         "file_name": file_name,
         "image_id": image_id,
         "height": size[0],
         "width": size[1],
         "annotations": annotations,
     }
+    return record if patient_id is None else {**record, "patient_id": patient_id}
 
 
 def _annotations(boxes: Iterable[Box], size: tuple[int, int], report: DataReport) -> list[dict]:
@@ -83,20 +98,21 @@ def _annotations(boxes: Iterable[Box], size: tuple[int, int], report: DataReport
     for box in boxes:
         key = (box.category_id, box.xyxy, box.iscrowd)
         if key in seen:
-            report.note("exact duplicates dropped", box.place)
+            report.drop_box("exact duplicates dropped", box.place)
             continue
         seen.add(key)
         xyxy = _inside(box, size, report)
         if xyxy is None:
             continue
-        annotations.append(
-            {
-                "bbox": xyxy,
-                "bbox_mode": BoxMode.XYXY_ABS,
-                "category_id": box.category_id,
-                "iscrowd": box.iscrowd,
-            }
-        )
+        annotation = {
+            "bbox": xyxy,
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": box.category_id,
+            "iscrowd": box.iscrowd,
+        }
+        if box.segmentation is not None:
+            annotation["segmentation"] = box.segmentation
+        annotations.append(annotation)
     return annotations
 
 
@@ -105,22 +121,22 @@ def _inside(box: Box, size: tuple[int, int], report: DataReport) -> list[float] 
     height, width = size
     x0, y0, x1, y1 = box.xyxy
     if not all(math.isfinite(value) for value in box.xyxy):
-        report.note("boxes with a number that is not finite dropped", box.place)
+        report.drop_box("boxes with a number that is not finite dropped", box.place)
         return None
     if x1 <= x0 or y1 <= y0:
-        report.note("boxes without area dropped", box.place)
+        report.drop_box("boxes without area dropped", box.place)
         return None
     clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
     side_x, side_y = clipped[2] - clipped[0], clipped[3] - clipped[1]
     if side_x <= 0 or side_y <= 0:
-        report.note("boxes outside the image dropped", box.place)
+        report.drop_box("boxes outside the image dropped", box.place)
         return None
     overhang = max(abs(a - b) for a, b in zip(clipped, box.xyxy, strict=True))
     if overhang <= ROUNDING:
         return clipped
-    left = side_x * side_y / ((x1 - x0) * (y1 - y0))
-    if min(side_x, side_y) < MIN_CLIPPED_SIDE or left < MIN_AREA_LEFT:
-        report.note("boxes nearly outside the image dropped", box.place)
+    least_area = MIN_AREA_LEFT * (x1 - x0) * (y1 - y0)
+    if min(side_x, side_y) < MIN_CLIPPED_SIDE or side_x * side_y < least_area:
+        report.drop_box("boxes nearly outside the image dropped", box.place)
         return None
     report.note("boxes clipped to the image", box.place)
     return clipped

@@ -9,29 +9,68 @@ from ..errors import UserError
 
 SHOWN_FAULTS = 5
 KEPT_PLACES = 20
+# What quotes a damaged file keeps its beginning and its end, where the cure stands.
+_LONGEST = 600
 
 
 @dataclass
 class DataReport:
-    """Counts of one load, and every record that was changed or dropped, under its reason."""
+    """Counts of one load, and every record that was changed or dropped, under its reason.
 
+    What comes in is counted by the reader, before anything is looked at; what becomes of it, where
+    it is kept or dropped. `imbalance` compares the two.
+
+    Attributes:
+        found_images, found_boxes: what the files of the data set name.
+        images, boxes: what is kept; boxes by class name.
+        empty_images: how many of the images have no box.
+        dropped_images, dropped_boxes: what is not.
+        reasons: how often each thing was mended, dropped or listed.
+        places: the first places of each reason by name.
+        drop_reasons: which of the reasons stand for something that is left out.
+    """
+
+    found_images: int = 0
+    found_boxes: int = 0
     images: int = 0
     empty_images: int = 0
     boxes: Counter[str] = field(default_factory=Counter)
+    dropped_images: int = 0
+    dropped_boxes: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
+    drop_reasons: set[str] = field(default_factory=set)
 
     @classmethod
     def for_classes(cls, class_names: tuple[str, ...]) -> DataReport:
         """Return an empty report that lists its classes in order, those without boxes too."""
         return cls(boxes=Counter(dict.fromkeys(class_names, 0)))
 
+    def drop_image(self, reason: str, place: str, boxes: int) -> None:
+        """Count an image that is left out, and its boxes with it."""
+        self.dropped_images += 1
+        self.dropped_boxes += boxes
+        self.drop_reasons.add(reason)
+        self.note(reason, place)
+
+    def drop_box(self, reason: str, place: str) -> None:
+        """Count a box that is left out of an image that stays."""
+        self.dropped_boxes += 1
+        self.drop_reasons.add(reason)
+        self.note(reason, place)
+
+    def imbalance(self) -> str | None:
+        """Return what was neither kept nor dropped, in words; None where all is accounted for."""
+        images = self.found_images - self.images - self.dropped_images
+        boxes = self.found_boxes - self.boxes.total() - self.dropped_boxes
+        return f"{images} images and {boxes} boxes unaccounted for" if images or boxes else None
+
     def note(self, reason: str, place: str) -> None:
-        """Count a record under `reason`; the first places of each reason are kept by name."""
+        """Count what was mended or merely seen; the first places of each reason keep their name."""
         self.reasons[reason] += 1
         places = self.places.setdefault(reason, [])
         if len(places) < KEPT_PLACES:
-            places.append(place)
+            places.append(shortened(place))
 
     def summary(self) -> str:
         """Return the counts in one line."""
@@ -51,6 +90,8 @@ class DataReport:
     def as_dict(self) -> dict:
         """Return the report as plain data, for `MetadataCatalog` and JSON."""
         return {
+            "found": {"images": self.found_images, "boxes": self.found_boxes},
+            "dropped": {"images": self.dropped_images, "boxes": self.dropped_boxes},
             "images": self.images,
             "images_without_boxes": self.empty_images,
             "boxes": dict(self.boxes),
@@ -70,7 +111,7 @@ class Faults:
         """Record that `place` (file and line or record) has `fault` (with its cure)."""
         self._count += 1
         if len(self._messages) < SHOWN_FAULTS:
-            self._messages.append(f"{place}: {fault}")
+            self._messages.append(shortened(f"{place}: {fault}"))
 
     def stop_if_any(self) -> None:
         """Raise the first faults and their number.
@@ -85,3 +126,9 @@ class Faults:
             rest = self._count - len(self._messages)
             more = f"\n  and {rest:,} more" if rest else ""
             raise UserError(f"{self._count:,} faults in the annotations:\n  {shown}{more}")
+
+
+def shortened(text: str) -> str:
+    """Return a message or a place; of one that quotes far too much, the beginning and the end."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"

@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 
 from ..config import leaf_keys, value_of
 from ..errors import UserError
+from .loader import build_intensity
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -28,6 +29,9 @@ VALID: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "it must be False: it would make a batch depend on what the loader read before, and a "
         "resumed run would differ",
     ),
+    ("DATASETS.NIH_NEGATIVES", lambda v: v >= 0, "give a number of images, or 0 for none"),
+    ("DATASETS.COD10K_CLASSES", lambda v: v in (1, 69), "give 1, or 69 for the sub-classes"),
+    ("DATASETS.FOLD", lambda v: v >= 0, "folds count from 0"),
     ("DATALOADER.NUM_WORKERS", lambda v: v >= 0, "give 0 or more"),
     ("INPUT.SQUARE_SIZE", lambda v: v >= 32 and v % 32 == 0, "give a multiple of 32"),
     (
@@ -105,6 +109,7 @@ def check_config(cfg: CfgNode) -> None:
         value = value_of(cfg, key)
         if not is_valid(value):
             raise UserError(f"{key} is {value!r}; {cure}")
+    build_intensity(cfg)
     if not 0 <= cfg.SOLVER.BASE_LR_END <= cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "
@@ -158,11 +163,12 @@ def _check_norms(cfg: CfgNode) -> None:
 
 
 def _check_anchors(cfg: CfgNode) -> None:
-    levels = cfg.MODEL.RETINANET.IN_FEATURES
+    owner = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "RPN"
+    levels = cfg.MODEL[owner].IN_FEATURES
     for key in ("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"):
         rows = value_of(cfg, key)
         if len(rows) not in (1, len(levels)):
             raise UserError(
                 f"{key} has {len(rows)} rows; give one for all levels, or one for each of "
-                f"MODEL.RETINANET.IN_FEATURES ({', '.join(levels)})"
+                f"MODEL.{owner}.IN_FEATURES ({', '.join(levels)})"
             )

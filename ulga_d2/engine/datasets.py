@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..data.builtin import NAMES, load_described, load_split
+from ..data.options import DatasetOptions
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     names = (list(cfg.DATASETS.TRAIN) if with_training else []) + list(cfg.DATASETS.TEST)
     if not cfg.DATASETS.TEST or (with_training and not cfg.DATASETS.TRAIN):
         raise UserError("DATASETS.TRAIN and DATASETS.TEST must each name a data set")
-    loaded = {name: _load(name) for name in dict.fromkeys(names)}
+    loaded = {name: _load(cfg, name) for name in dict.fromkeys(names)}
     classes = {name: tuple(MetadataCatalog.get(name).thing_classes) for name in loaded}
     check_same_classes(classes)
     train = (
@@ -55,14 +59,57 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     return RunData(train, test, next(iter(classes.values())))
 
 
-def _load(name: str) -> list[dict]:
+def build_options(cfg: CfgNode) -> DatasetOptions:
+    """Build the choices that the DATASETS keys describe."""
+    return DatasetOptions(
+        nih_negatives=cfg.DATASETS.NIH_NEGATIVES,
+        cod10k_classes=cfg.DATASETS.COD10K_CLASSES,
+        cod10k_noncam=cfg.DATASETS.COD10K_NONCAM,
+        folds_file=cfg.DATASETS.FOLDS_FILE,
+        fold=cfg.DATASETS.FOLD,
+    )
+
+
+def _load(cfg: CfgNode, name: str) -> list[dict]:
+    if name in NAMES:
+        return load_split(name, build_options(cfg)).records
+    own = _own_splits(cfg)
+    if name in own:
+        return _load_own(cfg, name, own[name])
     if name not in DatasetCatalog.list():
-        known = [n for n in DatasetCatalog.list() if n.startswith("brain_tumor")]
-        raise UserError(f"DATASETS: unknown data set {name}; ours are {', '.join(sorted(known))}")
+        known = [*own, *NAMES]
+        near = difflib.get_close_matches(name, known, n=1)
+        cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UserError(f"DATASETS: unknown data set {name}; {cure}")
+    if cfg.DATASETS.FOLDS_FILE:
+        raise UserError(
+            f"DATASETS.FOLDS_FILE divides data sets that this project reads, not {name}, which "
+            "other code registered; leave the key out"
+        )
     records = DatasetCatalog.get(name)
     if not records:
         raise UserError(f"data set {name} has no image")
     return records
+
+
+def _own_splits(cfg: CfgNode) -> dict[str, tuple[str, str]]:
+    """Return data set and split by name, for what DATASETS.CUSTOM describes."""
+    if not cfg.DATASETS.CUSTOM:
+        return {}
+    from ..data.custom import custom_splits
+
+    dataset, splits = custom_splits(Path(cfg.DATASETS.CUSTOM).expanduser())
+    return {f"{dataset}_{split}": (dataset, split) for split in splits}
+
+
+def _load_own(cfg: CfgNode, name: str, own: tuple[str, str]) -> list[dict]:
+    from ..data.custom import load_custom
+
+    path = Path(cfg.DATASETS.CUSTOM).expanduser()
+    loaded = load_described(
+        name, path, *own, lambda split: load_custom(path, split), build_options(cfg)
+    )
+    return loaded.records
 
 
 def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
@@ -84,5 +131,6 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
 def resolve_classes(cfg: CfgNode, class_names: tuple[str, ...]) -> None:
     """Write the class names and their number into `cfg`, in place, and log them."""
     cfg.DATASETS.CLASS_NAMES = list(class_names)
-    cfg.MODEL.RETINANET.NUM_CLASSES = len(class_names)
+    for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
+        node.NUM_CLASSES = len(class_names)
     logger.info("%d classes, from the data: %s", len(class_names), ", ".join(class_names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from ..data.image import read_image
 from ..evaluation.detection import DetectionEvaluator
 from ..evaluation.picture import draw_predictions
-from .loader import TestLoader
+from .loader import TestLoader, build_intensity
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -43,7 +44,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData) -> dict[str, Any]:
                 evaluator.predictions,
                 data.class_names,
                 str(picture),
-                read_image=read_image,
+                read_image=partial(read_image, intensity=build_intensity(cfg)),
             )
             results.update(of_this_set if only_one else {name: of_this_set})
     return results

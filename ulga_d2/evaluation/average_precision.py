@@ -52,12 +52,17 @@ class DetectionMetrics:
 
     def defined(self) -> dict[str, dict[str, float]]:
         """Return the defined figures as `{"bbox": {"AP": ...}, "agnostic": {"AP": ...}}`."""
-        groups: dict[str, dict[str, float]] = {"bbox": {}, "agnostic": {}}
+        groups: dict[str, dict[str, float]] = {}
         for name, value in self.values.items():
             group, figure = name.split("/", 1)
+            of_group = groups.setdefault(group, {})
             if value is not None:
-                groups[group][figure] = value
+                of_group[figure] = value
         return groups
+
+    def __or__(self, other: DetectionMetrics) -> DetectionMetrics:
+        """Join the figures of two kinds, such as those of boxes and of masks."""
+        return DetectionMetrics(self.values | other.values, self.reasons | other.reasons)
 
 
 def detection_metrics(
@@ -88,10 +93,10 @@ def detection_metrics(
     check_predictions(predictions, image_numbers, len(class_names))
     objects = _truth_boxes(records, image_numbers)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-        truth = _coco(objects, image_numbers, class_names)
-        found = _coco(_found_boxes(predictions, image_numbers), image_numbers, class_names)
-        by_class = _accumulate(truth, found, class_agnostic=False)
-        agnostic = _accumulate(truth, found, class_agnostic=True)
+        truth = coco_index(objects, image_numbers, class_names)
+        found = coco_index(_found_boxes(predictions, image_numbers), image_numbers, class_names)
+        by_class = accumulate(truth, found, class_agnostic=False)
+        agnostic = accumulate(truth, found, class_agnostic=True)
     values = _class_figures(by_class, class_names) | _agnostic_figures(agnostic)
     num_crowds = sum(box["iscrowd"] for box in objects)
     reasons = {
@@ -126,13 +131,13 @@ def _found_boxes(
     ]
 
 
-def _coco(
+def coco_index(
     boxes: list[dict[str, Any]], image_numbers: Mapping[int | str, int], class_names: Sequence[str]
 ) -> COCO:
     """Index boxes as pycocotools' own loading would; ids start at 1, since 0 means unmatched."""
     for number, box in enumerate(boxes, start=1):
         box["id"] = number
-        box["area"] = box["bbox"][2] * box["bbox"][3]
+        box.setdefault("area", box["bbox"][2] * box["bbox"][3])
     coco = COCO()
     coco.dataset = {
         "images": [{"id": number} for number in image_numbers.values()],
@@ -143,13 +148,15 @@ def _coco(
     return coco
 
 
-def _accumulate(truth: COCO, found: COCO, *, class_agnostic: bool) -> dict[str, np.ndarray]:
+def accumulate(
+    truth: COCO, found: COCO, *, class_agnostic: bool, iou_type: str = "bbox"
+) -> dict[str, np.ndarray]:
     """Return COCOeval's precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined.
 
     Shape:
         T IoU thresholds, R recall levels, K classes, A areas, M limits of detections an image.
     """
-    evaluation = COCOeval(truth, found, "bbox")
+    evaluation = COCOeval(truth, found, iou_type)
     if class_agnostic:
         evaluation.params.useCats = 0
         evaluation.params.areaRng = evaluation.params.areaRng[:1]
@@ -164,32 +171,33 @@ def _class_figures(
 ) -> dict[str, float | None]:
     precision, recall = arrays["precision"][..., LIMITS[100]], arrays["recall"]
     figures = {
-        "bbox/AP": _percent(precision[..., ALL_AREAS]),
-        "bbox/AP50": _percent(precision[IOU_50, ..., ALL_AREAS]),
-        "bbox/AP75": _percent(precision[IOU_75, ..., ALL_AREAS]),
+        "bbox/AP": percent(precision[..., ALL_AREAS]),
+        "bbox/AP50": percent(precision[IOU_50, ..., ALL_AREAS]),
+        "bbox/AP75": percent(precision[IOU_75, ..., ALL_AREAS]),
     }
     for size, area in AREAS.items():
-        figures[f"bbox/AP{size}"] = _percent(precision[..., area])
+        figures[f"bbox/AP{size}"] = percent(precision[..., area])
     for limit, index in LIMITS.items():
-        figures[f"bbox/AR{limit}"] = _percent(recall[..., ALL_AREAS, index])
+        figures[f"bbox/AR{limit}"] = percent(recall[..., ALL_AREAS, index])
     for size, area in AREAS.items():
-        figures[f"bbox/AR{size}"] = _percent(recall[..., area, LIMITS[100]])
+        figures[f"bbox/AR{size}"] = percent(recall[..., area, LIMITS[100]])
     for index, name in enumerate(class_names):
-        figures[f"bbox/AP-{name}"] = _percent(precision[:, :, index, ALL_AREAS])
+        figures[f"bbox/AP-{name}"] = percent(precision[:, :, index, ALL_AREAS])
     return figures
 
 
 def _agnostic_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float | None]:
     precision = arrays["precision"][..., ALL_AREAS, LIMITS[100]]
     return {
-        "agnostic/AP": _percent(precision),
-        "agnostic/AP50": _percent(precision[IOU_50]),
-        "agnostic/AP75": _percent(precision[IOU_75]),
-        "agnostic/AR100": _percent(arrays["recall"][..., ALL_AREAS, LIMITS[100]]),
+        "agnostic/AP": percent(precision),
+        "agnostic/AP50": percent(precision[IOU_50]),
+        "agnostic/AP75": percent(precision[IOU_75]),
+        "agnostic/AR100": percent(arrays["recall"][..., ALL_AREAS, LIMITS[100]]),
     }
 
 
-def _percent(values: np.ndarray) -> float | None:
+def percent(values: np.ndarray) -> float | None:
+    """Return the mean of what is defined, in percent; None where nothing is."""
     defined = values[values > -1]
     return 100 * float(np.mean(defined)) if defined.size else None
 

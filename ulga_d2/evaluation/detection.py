@@ -1,4 +1,4 @@
-"""The detectron2 evaluator of boxes: COCO AP and AR, and a reason for every undefined figure."""
+"""The detectron2 evaluator of boxes and masks: COCO AP and AR, reasons for undefined figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -19,13 +19,14 @@ from ulga_d2.errors import UserError
 from .atomic import write_atomically
 from .average_precision import DetectionMetrics, detection_metrics
 from .boxes import number_images
+from .mask_precision import encode_mask, mask_metrics
 from .table import metrics_table
 
 logger = logging.getLogger(__name__)
 
 
 class DetectionEvaluator(DatasetEvaluator):
-    """Collect a detector's boxes over a data set, score them and write both down.
+    """Collect a detector's boxes over a data set, and its masks if it has any; score and write.
 
     Works on one process or many. An image that comes twice (samplers pad to equal shares) counts
     once, and neither the order of images nor their distribution over processes matters.
@@ -58,14 +59,14 @@ class DetectionEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images seen so far."""
         self.predictions: list[dict[str, Any]] = []
-        self._boxes: dict[int | str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._found: dict[int | str, Found] = {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Take in the detections of a batch, `{"instances": ...}` in original image pixels."""
         for image, output in zip(inputs, outputs, strict=True):
-            self._boxes.setdefault(image["image_id"], _to_arrays(output["instances"]))
+            self._found.setdefault(image["image_id"], _to_arrays(output["instances"]))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score all images of the set, write the two files and log a table.
@@ -78,17 +79,19 @@ class DetectionEvaluator(DatasetEvaluator):
             UserError: if an image of the set was not processed or a stranger was, or if a box or a
                 score is not finite.
         """
-        gathered = comm.gather(self._boxes)
+        gathered = comm.gather(self._found)
         if not comm.is_main_process():
             return {}
-        boxes = dict(ChainMap(*gathered))
-        self._check_complete(boxes)
+        found = dict(ChainMap(*gathered))
+        self._check_complete(found)
         self.predictions = [
             prediction
             for record in self.records
-            for prediction in _to_coco(record["image_id"], *boxes[record["image_id"]])
+            for prediction in _to_coco(record["image_id"], found[record["image_id"]])
         ]
         metrics = detection_metrics(self.records, self.predictions, self.class_names)
+        if any(of_image.masks is not None for of_image in found.values()):
+            metrics |= mask_metrics(self.records, self.predictions, self.class_names)
         self._write(metrics)
         logger.info(
             "%s: %d images, figures in percent\n%s",
@@ -98,11 +101,11 @@ class DetectionEvaluator(DatasetEvaluator):
         )
         return metrics.defined()
 
-    def _check_complete(self, boxes: Mapping[int | str, Any]) -> None:
+    def _check_complete(self, found: Mapping[int | str, Any]) -> None:
         expected = {record["image_id"] for record in self.records}
         for fault, image_ids in [
-            ("images not shown to the model", expected - boxes.keys()),
-            ("images that are not in the set", boxes.keys() - expected),
+            ("images not shown to the model", expected - found.keys()),
+            ("images that are not in the set", found.keys() - expected),
         ]:
             if image_ids:
                 some = ", ".join(sorted(map(repr, image_ids))[:3])
@@ -118,20 +121,38 @@ class DetectionEvaluator(DatasetEvaluator):
         write_atomically(os.path.join(self.output_dir, "predictions.json"), predictions.encode())
 
 
-def _to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return boxes (N, 4) as [x, y, width, height] in float32, scores (N,) and classes (N,)."""
+class Found(NamedTuple):
+    """What a detector found on one image: N objects.
+
+    Attributes:
+        boxes: (N, 4) as [x, y, width, height] in float32.
+        scores: (N,).
+        classes: (N,).
+        masks: run lengths of each, or None from a detector of boxes alone.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: list[dict[str, Any]] | None
+
+
+def _to_arrays(instances: Instances) -> Found:
     boxes = instances.pred_boxes.tensor.float().cpu().numpy()
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     scores = instances.scores.float().cpu().numpy()
-    return xywh, scores, instances.pred_classes.cpu().numpy()
+    masks = None
+    if instances.has("pred_masks"):
+        masks = [encode_mask(mask) for mask in instances.pred_masks.cpu().numpy()]
+    return Found(xywh, scores, instances.pred_classes.cpu().numpy(), masks)
 
 
-def _to_coco(
-    image_id: int | str, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray
-) -> list[dict[str, Any]]:
-    return [
+def _to_coco(image_id: int | str, found: Found) -> list[dict[str, Any]]:
+    columns = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
+    objects = [
         {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
-        for box, score, category in zip(
-            boxes.tolist(), scores.tolist(), classes.tolist(), strict=True
-        )
+        for box, score, category in columns
     ]
+    if found.masks is None:
+        return objects
+    return [{**item, "segmentation": mask} for item, mask in zip(objects, found.masks, strict=True)]

@@ -11,6 +11,7 @@ from .average_precision import DetectionMetrics
 from .boxes import Prediction, Record
 
 PRECISIONS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+LABELS = {"by class": "bbox", "class-agnostic": "agnostic", "masks, by class": "segm"}
 RECALLS = ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
@@ -30,9 +31,11 @@ def metrics_table(
 
 
 def _figures(metrics: DetectionMetrics, figures: Sequence[str]) -> str:
+    groups = {name.split("/")[0] for name in metrics.values}
     rows = [
         [label, *(metrics.values.get(f"{group}/{figure}", "") for figure in figures)]
-        for label, group in [("by class", "bbox"), ("class-agnostic", "agnostic")]
+        for label, group in LABELS.items()
+        if group in groups
     ]
     return _tabulate(rows, ["percent", *figures])
 

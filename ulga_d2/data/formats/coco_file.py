@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..report import Faults
-from .text import read_text
+from .json_file import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -94,15 +93,7 @@ def parse_coco(path: Path) -> CocoFile:
 
 
 def _load(path: Path) -> dict:
-    try:
-        content = json.loads(read_text(str(path)))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg}); fetch or export the file "
-            "again"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a COCO file ({error}); export the file again") from None
+    content = read_json(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{path}: no list '{key}', so this is no COCO file of boxes")

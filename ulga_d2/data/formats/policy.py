@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...errors import UserError
+from ..report import shortened
 
 # A data set that lacks more than this share of its images is refused.
 MAX_MISSING = 0.01
@@ -20,7 +21,8 @@ def check_missing(missing: list[str], total: int, what: str) -> None:
         UserError: too many are missing.
     """
     if len(missing) > MAX_MISSING * total:
+        shown = ", ".join(map(shortened, missing[:3])) + (", ..." if len(missing) > 3 else "")
         raise UserError(
-            f"{len(missing):,} {what}, of {total:,} (more than 1 %): {', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}; restore the images or remove their annotations"
+            f"{len(missing):,} {what}, of {total:,} (more than 1 %): {shown}; restore the images "
+            "or remove their annotations"
         )

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 
-import yaml
-
 from ...errors import UserError
-from ..image_header import image_size
 from ..progress import with_progress
 from ..record import Box, LoadedSplit, make_record
-from ..report import DataReport, Faults
-from ..root import IMAGE_SUFFIXES
+from ..report import DataReport, Faults, shortened
+from ..size_cache import cached_sizes
+from .files import READABLE_SUFFIXES, files_by_stem
 from .policy import check_missing
 from .text import read_text
+from .yaml_file import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -32,32 +30,65 @@ def read_yolo(image_dir: Path, label_dir: Path, class_file: Path) -> LoadedSplit
     Raises:
         UserError: a fault in the structure, with file, line and cure.
     """
-    class_names = read_class_names(class_file)
-    images = _files_by_stem(image_dir, IMAGE_SUFFIXES)
-    labels = _files_by_stem(label_dir, frozenset([".txt"]))
+    return read_yolo_labels(image_dir, label_dir, read_class_names(class_file))
+
+
+def read_yolo_labels(image_dir: Path, label_dir: Path, class_names: tuple[str, ...]) -> LoadedSplit:
+    """Read one split in place, whose classes are known; see `read_yolo`.
+
+    Args:
+        image_dir: holds the images, also in subfolders.
+        label_dir: the same tree with `.txt` files.
+        class_names: in order of their numbers.
+
+    Raises:
+        UserError: a fault in the structure, with file, line and cure.
+    """
+    images = files_by_stem(image_dir, READABLE_SUFFIXES)
+    labels = files_by_stem(label_dir, frozenset([".txt"]))
     report = DataReport.for_classes(class_names)
+    report.found_images = len(images)
     _note_orphans(images, labels, image_dir, report)
     faults = Faults()
+    unusable: list[str] = []
     records = []
-    for stem in with_progress(sorted(images), f"reading {image_dir}", logger):
-        path = str(images[stem])
-        size = image_size(path)
-        boxes: list[Box] = []
-        if stem in labels:
-            boxes = _read_labels(str(labels[stem]), size, class_names, faults)
-        else:
-            report.note("images without label file taken as background", path)
-        record = make_record(
-            file_name=path,
-            image_id=stem,
-            size=size,
-            boxes=boxes,
-            class_names=class_names,
-            report=report,
-        )
-        records.append(record)
+    with cached_sizes(image_dir) as size_of:
+        for stem in with_progress(sorted(images), f"reading {image_dir}", logger):
+            path = str(images[stem])
+            if stem not in labels:
+                report.note("images without label file taken as background", path)
+            lines = _read_labels(labels.get(stem), class_names, faults)
+            report.found_boxes += len(lines)
+            try:
+                size = size_of(path)
+            except UserError as error:
+                reason = "images that cannot be read dropped with their boxes"
+                report.drop_image(reason, str(error), boxes=len(lines))
+                unusable.append(str(error))
+                continue
+            boxes = [_box(fields, size, place) for place, fields in lines]
+            records.append(_record(stem, path, size, boxes, class_names, report))
     faults.stop_if_any()
+    check_missing(unusable, len(images), f"images in {image_dir} cannot be read")
     return LoadedSplit(records, class_names, report)
+
+
+def _record(
+    stem: str,
+    path: str,
+    size: tuple[int, int],
+    boxes: list[Box],
+    class_names: tuple[str, ...],
+    report: DataReport,
+) -> dict:
+    return make_record(
+        file_name=path,
+        image_id=stem,
+        size=size,
+        boxes=boxes,
+        class_names=class_names,
+        report=report,
+    )
 
 
 def _note_orphans(
@@ -71,61 +102,47 @@ def _note_orphans(
         report.note("label files without image skipped", orphan)
 
 
-def _files_by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    """Return the files under `folder` by path within it, without suffix; no hidden ones."""
-    files: dict[str, Path] = {}
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if path.suffix.lower() not in suffixes or name.startswith("."):
-                continue
-            stem = path.relative_to(folder).with_suffix("").as_posix()
-            if stem in files:
-                raise UserError(
-                    f"{files[stem]} and {path} have one name, so one label file would serve both; "
-                    "rename one"
-                )
-            files[stem] = path
-    return files
-
-
 def read_class_names(class_file: Path) -> tuple[str, ...]:
     """Return the class names of a `data.yaml`, in order of their numbers from 0.
 
     Raises:
         UserError: not YAML, no `names`, or names that are not a list or a mapping from 0.
     """
-    try:
-        content = yaml.safe_load(read_text(str(class_file)))
-    except yaml.YAMLError as error:
-        raise UserError(f"{class_file} is not valid YAML: {error}") from None
+    content = read_yaml(class_file)
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
         by_number = {str(number): name for number, name in names.items()}
         if set(by_number) != {str(number) for number in range(len(names))}:
             raise UserError(
                 f"{class_file}: the numbers under `names` must run from 0 without gaps, "
-                f"but are {', '.join(map(str, names))}"
+                f"but are {_shown(', '.join(map(str, names)))}"
             )
         names = [by_number[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{class_file}: no class names; write `names: [first class, second class]`")
     if not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
-        raise UserError(f"{class_file}: a class name is not text in {names}; put it in quotes")
+        raise UserError(
+            f"{class_file}: a class name is not text in {_shown(names)}; put it in quotes"
+        )
     names = [str(name).strip() for name in names]
     if len(set(names)) != len(names):
-        raise UserError(f"{class_file}: a class name stands twice in {names}")
+        raise UserError(f"{class_file}: a class name stands twice in {_shown(names)}")
     count = content.get("nc", len(names))
     if count != len(names):
-        raise UserError(f"{class_file}: nc is {count}, but {len(names)} names follow")
+        raise UserError(f"{class_file}: nc is {_shown(count)}, but {len(names)} names follow")
     return tuple(names)
 
 
+def _shown(value: object) -> str:
+    return shortened(str(value))
+
+
 def _read_labels(
-    path: str, size: tuple[int, int], class_names: tuple[str, ...], faults: Faults
-) -> list[Box]:
-    boxes = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    path: Path | None, class_names: tuple[str, ...], faults: Faults
+) -> list[tuple[str, list[str]]]:
+    """Return the place and the fields of each sound line."""
+    lines = []
+    for number, line in enumerate(read_text(str(path)).splitlines() if path else (), start=1):
         fields = line.split()
         if not fields:
             continue
@@ -133,9 +150,9 @@ def _read_labels(
         fault = _fault(fields, class_names)
         if fault:
             faults.add(place, fault)
-            continue
-        boxes.append(_box(fields, size, place))
-    return boxes
+        else:
+            lines.append((place, fields))
+    return lines
 
 
 def _fault(fields: list[str], class_names: tuple[str, ...]) -> str | None:

@@ -1,73 +1,193 @@
-"""Write sample images of the brain tumour data set in its YOLO layout."""
+"""Write sample slices as the brain tumour data set is distributed: YOLO (two trees), Roboflow, VIA.
+
+Cheng's MATLAB files are in `cheng.py`.
+"""
 
 from __future__ import annotations
 
-import csv
-import logging
+import hashlib
+import json
+from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 import yaml
 
-from ..progress import with_progress
-from .difficulty import Difficulty
+from .brain import make_brain
+from .coco import coco_content
+from .difficulty import DIFFICULTIES
+from .layout import (
+    COLUMNS,
+    DifficultyTable,
+    Label,
+    Request,
+    SampleImage,
+    Written,
+    labels_of,
+    write_image,
+    write_text,
+)
 from .lesion import CLASS_NAMES
-from .scene import Scene, SceneObject, make_scene
-
-logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
-COLUMNS = ("split", "image", "class", "x0", "y0", "x1", "y1", "area", "contrast", "cnr")
+ALL_SPLITS = ("train", "val", "test")
+# Roboflow says valid, and so did Ultralytics.
+_VALID = {"train": "train", "val": "valid", "test": "test"}
+PLACEHOLDER = "brain-tumor"
+# A circle stands for a lesion whose sides differ by no more than this (pixels).
+_ROUND = 2
 
 
-def write_images(
-    out: Path, *, counts: dict[str, int], size: int, difficulty: Difficulty, seed: int
-) -> None:
-    """Write images, labels, `difficulty.csv` (one row a lesion) and `data.yaml` into `out`.
+def write_yolo(out: Path, request: Request) -> Written:
+    """Write `images/{train,val}` and `labels/{train,val}`, as Ultralytics ships them now."""
+    return _write_yolo(out, request, {split: ("images", split) for split in SPLITS})
 
-    Args:
-        out: an existing folder.
-        counts: number of images per split.
-        size: side of an image in pixels.
-        difficulty: how lesions and look-alikes appear.
-        seed: every image is a function of this, its split and its number.
-    """
-    rows: list[list[object]] = []
-    for number, split in enumerate(SPLITS):
-        for kind in ("images", "labels"):
-            (out / kind / split).mkdir(parents=True, exist_ok=True)
-        for index in with_progress(range(counts[split]), f"writing {split} images", logger):
-            scene = make_scene(
-                seed=seed, split_number=number, index=index, size=size, difficulty=difficulty
-            )
-            name = f"{split}_{index:05d}"
-            _write_scene(out, split, name, scene)
-            rows += [[split, name, *_measures(item)] for item in scene.objects]
-    with open(out / "difficulty.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+def write_yolo_old(out: Path, request: Request) -> Written:
+    """Write `{train,valid}/images` and `{train,valid}/labels`, as Ultralytics shipped them."""
+    return _write_yolo(out, request, {split: (_VALID[split], "images") for split in SPLITS})
+
+
+def _write_yolo(out: Path, request: Request, folders: dict[str, tuple[str, str]]) -> Written:
+    paths = {split: out.joinpath(*parts) for split, parts in folders.items()}
+    images = _write_images(out, request, paths, "{}_{:05d}.png", COLUMNS)
     content = {
         "path": ".",
-        "train": "images/train",
-        "val": "images/val",
+        **{split: "/".join(parts) for split, parts in folders.items()},
         "names": dict(enumerate(CLASS_NAMES)),
     }
-    (out / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_text(out / "data.yaml", yaml.safe_dump(content, sort_keys=False))
+    return Written(images, _write_labels, _label_file)
 
 
-def _write_scene(out: Path, split: str, name: str, scene: Scene) -> None:
-    # cv2.imwrite would swallow a full disk.
-    png = cv2.imencode(".png", scene.image)[1].tobytes()
-    (out / "images" / split / f"{name}.png").write_bytes(png)
-    lines = [_label(item, scene.image.shape[0]) for item in scene.objects]
-    (out / "labels" / split / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+def _write_images(
+    out: Path,
+    request: Request,
+    folders: dict[str, Path],
+    pattern: str,
+    columns: tuple[str, ...],
+    *,
+    with_outlines: bool = False,
+) -> list[SampleImage]:
+    """Write the images and `difficulty.csv` (one row a lesion)."""
+    table = DifficultyTable(columns)
+    images = []
+    for number, split, index in request.images(tuple(folders)):
+        scene = make_brain(
+            seed=request.seed,
+            split_number=number,
+            index=index,
+            size=request.size,
+            difficulty=DIFFICULTIES[request.difficulty],
+        )
+        path = folders[split] / pattern.format(split, index)
+        write_image(path, scene.image)
+        table.add(split, path.stem, scene)
+        labels = labels_of(scene, with_outlines=with_outlines)
+        images.append(SampleImage(split, path.stem, path, scene.image.shape[:2], labels))
+    table.write(out)
+    return images
 
 
-def _label(item: SceneObject, size: int) -> str:
-    x0, y0, x1, y1 = item.box
-    numbers = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0)
-    fields = " ".join(f"{number / size:.6f}" for number in numbers)
-    return f"{CLASS_NAMES.index(item.class_name)} {fields}\n"
+def _write_labels(images: list[SampleImage]) -> None:
+    for image in images:
+        lines = [_label(label, image.size) for label in image.labels]
+        write_text(_label_file(image), "".join(lines))
 
 
-def _measures(item: SceneObject) -> list[object]:
-    return [item.class_name, *item.box, item.area, f"{item.contrast:.1f}", f"{item.cnr:.2f}"]
+def _label_file(image: SampleImage) -> Path:
+    parts = ["labels" if part == "images" else part for part in image.path.parts[-3:-1]]
+    return image.path.parents[2].joinpath(*parts, f"{image.name}.txt")
+
+
+def _label(label: Label, size: tuple[int, int]) -> str:
+    height, width = size
+    x, y, w, h = label.xywh
+    numbers = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+    number = _class_number(label, 0)
+    return " ".join([str(number), *(f"{value:.6f}" for value in numbers)]) + "\n"
+
+
+def _class_number(label: Label, first: int) -> int:
+    """Return the number of a label's class; a name that is none gets one beyond the last."""
+    is_known = label.class_name in CLASS_NAMES
+    return first + (CLASS_NAMES.index(label.class_name) if is_known else len(CLASS_NAMES))
+
+
+def write_roboflow(out: Path, request: Request) -> Written:
+    """Write `{train,valid,test}/_annotations.coco.json` beside JPEGs, as Roboflow exports them."""
+    folders = {split: out / _VALID[split] for split in ALL_SPLITS}
+    digest = hashlib.sha256(str(request.seed).encode()).hexdigest()[:32]
+    pattern = f"{{}}_{{:05d}}_png.rf.{digest}.jpg"
+    images = _write_images(out, request, folders, pattern, COLUMNS)
+    return Written(images, partial(_write_coco, folders), lambda image: _coco_file(image.path))
+
+
+def _coco_file(path: Path) -> Path:
+    return path.parent / "_annotations.coco.json"
+
+
+def _write_coco(folders: dict[str, Path], images: list[SampleImage]) -> None:
+    """Write one JSON a split; like Roboflow's, with ids from 0 and a placeholder as category 0."""
+    names = [f"label{number}" for number in range(len(CLASS_NAMES))]
+    categories = [{"id": 0, "name": PLACEHOLDER, "supercategory": "none"}]
+    categories += [
+        {"id": number, "name": name, "supercategory": PLACEHOLDER}
+        for number, name in enumerate(names, start=1)
+    ]
+    for split, folder in folders.items():
+        content = coco_content(
+            [image for image in images if image.split == split],
+            categories,
+            category_of=lambda label: _class_number(label, 1),
+            first_id=0,
+        )
+        write_text(_coco_file(folder / "any"), json.dumps(content))
+
+
+def write_via(out: Path, request: Request) -> Written:
+    """Write `{TRAIN,VAL}/annotations_{train,val}.json` of the VGG annotator, as Br35H has them.
+
+    Shapes take turns: polygons, and ellipses, or circles for round lesions. There is one class.
+    """
+    folders = {split: out / split.upper() for split in SPLITS}
+    images = _write_images(out, request, folders, "{}_{:05d}.jpg", COLUMNS, with_outlines=True)
+    return Written(images, partial(_write_via, folders), _via_file)
+
+
+def _via_file(image: SampleImage) -> Path:
+    return image.path.parent / f"annotations_{image.split}.json"
+
+
+def _write_via(folders: dict[str, Path], images: list[SampleImage]) -> None:
+    for split, folder in folders.items():
+        content = {}
+        for number, image in enumerate(image for image in images if image.split == split):
+            size = image.path.stat().st_size
+            regions = [
+                {"shape_attributes": _shape(label, number), "region_attributes": {}}
+                for label in image.labels
+            ]
+            name = image.path.name
+            content[f"{name}{size}"] = {
+                "filename": name, "size": size, "regions": regions, "file_attributes": {}
+            }  # fmt: skip
+        write_text(folder / f"annotations_{split}.json", json.dumps(content))
+
+
+def _shape(label: Label, number: int) -> dict[str, object]:
+    """Return VIA's shape of a label: a polygon for every other image, else an ellipse."""
+    x, y, width, height = label.xywh
+    if not label.outline:
+        return {"name": "rect", "x": x, "y": y, "width": width, "height": height}
+    points = np.array(label.outline[0], np.float32).reshape(-1, 2)
+    if number % 2 == 0 or len(points) < 5:
+        xs, ys = (points[:, axis].round(2).tolist() for axis in (0, 1))
+        return {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
+    if abs(width - height) <= _ROUND:
+        radius = (width + height) / 4
+        return {"name": "circle", "cx": x + width / 2, "cy": y + height / 2, "r": radius}
+    (cx, cy), (length, breadth), angle = cv2.fitEllipse(points)
+    shape = {"cx": cx, "cy": cy, "rx": length / 2, "ry": breadth / 2, "theta": np.deg2rad(angle)}
+    return {"name": "ellipse", **{key: round(float(value), 3) for key, value in shape.items()}}

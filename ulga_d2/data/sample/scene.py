@@ -1,157 +1,194 @@
-"""One sample image: draw its geometry, render it, composite, and only then add noise."""
+"""What every sample image is: pixels, objects measured in the finished pixels, null patches.
+
+An image is a function of its seed, its split and its number. Its geometry and its texture come from
+separate streams, so that a difficulty changes how objects look but not where they are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
-from .contour import Contour, smooth_noise
-from .difficulty import Difficulty
-from .head import BRAIN, Head, draw_head, render_head
-from .lesion import CLASS_NAMES, LOOK_ALIKES, draw_vessel, paste, paste_vessel
-from .places import RADII, draw_places
+from .contour import Contour
 
-# First word of every image's seed, so that no two data sets share their random numbers.
-DATASET_NUMBER = 1
-HEALTHY_SHARE = 0.15
-TWO_LESIONS_SHARE = 0.25
-LOOK_ALIKE_RADII = (0.06, 0.14)
-NULL_PATCHES = (1, 2)
+# Around an object, its surroundings are measured up to this level of its outline.
+NEAR = (1.2, 1.7)
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One lesion as it ended up in the image.
+    """One object as it ended up in the image.
 
     Attributes:
-        class_name: one of `CLASS_NAMES`.
+        class_name: of the object.
         box: left, top, right, bottom of its mask; pixels, half-open.
-        area: pixels of its mask.
+        mask: the visible pixels, cut to the box.
         contrast: mean grey level above the surroundings, 0..255.
         cnr: that contrast over the deviation of the surroundings.
+        d_prime: how far the local gradients inside lie from those around, in their deviations.
+        boundary: mean gradient along the rim over the mean gradient around; 1 is no edge.
+        overlap: share of the object that others hide.
     """
 
     class_name: str
     box: tuple[int, int, int, int]
-    area: int
+    mask: np.ndarray
     contrast: float
     cnr: float
+    d_prime: float
+    boundary: float
+    overlap: float
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(self.mask.sum())
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered image, its objects, and the outlines of its null patches."""
+    """A rendered image, its objects, and the outlines of its null patches.
+
+    Attributes:
+        image: (H, W) grey or (H, W, 3) RGB, as it will be stored.
+        objects: what is to be found in it.
+        null_patches: where plain surroundings are pasted the way objects are.
+        kind: what the image as a whole shows, where a data set says that.
+    """
 
     image: np.ndarray
     objects: list[SceneObject]
     null_patches: list[Contour]
+    kind: str = ""
 
 
-def make_scene(
-    *, seed: int, split_number: int, index: int, size: int, difficulty: Difficulty
-) -> Scene:
-    """Make one image; the result depends on the arguments alone, never on other images.
+@dataclass(frozen=True)
+class Place:
+    """Which image of which sample: all that its random numbers depend on.
 
-    Geometry, texture and look-alikes are drawn from separate streams, so that the difficulty
-    changes how lesions look but not where they are.
+    Attributes:
+        dataset: number of the data set, so that no two share their random numbers.
+        seed: of the sample.
+        split: number of the split.
+        index: number of the image in its split.
     """
-    sequence = SeedSequence([DATASET_NUMBER, seed, split_number, index])
-    geometry, texture, extras = (Generator(PCG64(child)) for child in sequence.spawn(3))
-    head = draw_head(geometry)
-    classes = classes_of(seed, split_number, index, float(geometry.uniform()))
-    blobs = draw_places(geometry, head, radii=RADII, count=len(classes), taken=[])
-    classes = classes[: len(blobs)]
-    image, brain = render_head(head, size, texture)
-    for blob, class_name in zip(blobs, classes, strict=True):
-        contrast = float(texture.uniform(*difficulty.contrast))
-        paste(image, blob, class_name, contrast=contrast, edge=difficulty.edge, texture=texture)
-    nulls = _paste_extras(image, brain, head, blobs, difficulty, extras)
-    pixels = _measure(image, difficulty.noise, texture)
-    objects = [
-        _describe(blob, class_name, pixels, brain)
-        for blob, class_name in zip(blobs, classes, strict=True)
-    ]
-    return Scene(pixels, objects, nulls)
+
+    dataset: int
+    seed: int
+    split: int
+    index: int
+
+    def streams(self, count: int) -> list[Generator]:
+        """Return independent streams of random numbers for the image."""
+        sequence = SeedSequence([self.dataset, self.seed, self.split, self.index])
+        return [Generator(PCG64(child)) for child in sequence.spawn(count)]
+
+    def is_empty(self, share: float) -> bool:
+        """Return whether the image has no object; such images are spread evenly over the split.
+
+        The first image always has one, so that even a tiny sample has objects.
+
+        Args:
+            share: of the images without an object.
+        """
+        sequence = SeedSequence([self.dataset, self.seed, self.split])
+        offset = Generator(PCG64(sequence)).uniform() * (1 - share)
+        return int((self.index + 1) * share + offset) > int(self.index * share + offset)
+
+    def turn(self, names: Sequence[str]) -> list[str]:
+        """Return the names in a shuffled order that the images take their classes from in turns."""
+        turn, position = divmod(self.index, len(names))
+        sequence = SeedSequence([self.dataset, self.seed, self.split, turn, 1])
+        shuffled = [str(name) for name in Generator(PCG64(sequence)).permutation(names)]
+        return shuffled[position:] + shuffled[:position]
 
 
-def classes_of(seed: int, split_number: int, index: int, chance: float) -> list[str]:
-    """Return the classes in an image: none (healthy), one or two.
+def measure(
+    class_name: str,
+    visible: np.ndarray,
+    around: np.ndarray,
+    grey: np.ndarray,
+    *,
+    corner: tuple[int, int] = (0, 0),
+    overlap: float = 0.0,
+) -> SceneObject:
+    """Measure one object in the finished image.
 
-    Healthy images are spread evenly and classes come in shuffled turns, so that even a small
-    sample has the shares it should have.
+    Args:
+        class_name: of the object.
+        visible: (h, w) bool, its visible pixels in a window of the image; at least one.
+        around: (h, w) bool, the surroundings that it has to be told from.
+        grey: (h, w) the grey levels there, 0..255.
+        corner: row and column of the window in the image.
+        overlap: share of the object that others hide.
     """
-    start = Generator(PCG64(SeedSequence([DATASET_NUMBER, seed, split_number]))).uniform()
-    offset = start * (1 - HEALTHY_SHARE)
-    if int((index + 1) * HEALTHY_SHARE + offset) > int(index * HEALTHY_SHARE + offset):
-        return []
-    turn, position = divmod(index, len(CLASS_NAMES))
-    shuffled = Generator(
-        PCG64(SeedSequence([DATASET_NUMBER, seed, split_number, turn, 1]))
-    ).permutation(CLASS_NAMES)
-    count = 2 if chance < TWO_LESIONS_SHARE else 1
-    return [str(shuffled[(position + step) % len(CLASS_NAMES)]) for step in range(count)]
-
-
-def _paste_extras(
-    image: np.ndarray,
-    brain: np.ndarray,
-    head: Head,
-    lesions: list[Contour],
-    difficulty: Difficulty,
-    rng: Generator,
-) -> list[Contour]:
-    """Paste null patches, look-alikes and vessels; return the outlines of the null patches."""
-    count = int(rng.integers(*NULL_PATCHES, endpoint=True))
-    nulls = draw_places(rng, head, radii=RADII, count=count, taken=lesions)
-    for patch in nulls:
-        paste(image, patch, "null", contrast=0.0, edge=difficulty.edge, texture=rng)
-    count = int(rng.integers(*difficulty.look_alikes, endpoint=True))
-    taken = lesions + nulls
-    for patch in draw_places(rng, head, radii=LOOK_ALIKE_RADII, count=count, taken=taken):
-        paste(
-            image,
-            patch,
-            str(rng.choice(LOOK_ALIKES)),
-            contrast=float(rng.uniform(*difficulty.look_alike_contrast)),
-            edge=difficulty.edge,
-            texture=rng,
-        )
-    reach = head.outline.radius * BRAIN
-    for _ in range(int(rng.integers(*difficulty.vessels, endpoint=True))):
-        points = draw_vessel(rng, head.outline, reach)
-        paste_vessel(image, points, brain, float(rng.uniform(0.15, 0.35)))
-    return nulls
-
-
-def _measure(image: np.ndarray, noise: float, rng: Generator) -> np.ndarray:
-    """Return what a scanner would store: uneven coil, blur, Rician noise, 8 bits."""
-    size = image.shape[0]
-    coil = np.exp(0.06 * smooth_noise(rng, size, 2))
-    signal = cv2.GaussianBlur(image * coil, (0, 0), 0.5 * size / 128 + 0.1)
-    real, imaginary = rng.standard_normal((2, size, size), np.float32) * np.float32(noise)
-    magnitude = np.hypot(signal + real, imaginary)
-    return np.rint(np.clip(magnitude * 255, 0, 255)).astype(np.uint8)
-
-
-def _describe(blob: Contour, class_name: str, pixels: np.ndarray, brain: np.ndarray) -> SceneObject:
-    """Measure one lesion in the finished image."""
-    size = pixels.shape[0]
-    window = blob.window(size, 1.7)
-    levels, _ = blob.levels(size, window)
-    visible = levels < 1
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
-    top, left = window[0].start, window[1].start
-    box = (left + columns[0], top + rows[0], left + columns[-1] + 1, top + rows[-1] + 1)
-    grey = pixels[window].astype(np.float32)
-    around = grey[(levels > 1.2) & (levels < 1.7) & (brain[window] > 0.5)]
-    contrast = float(grey[visible].mean() - around.mean())
+    tight = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    top, left = int(corner[0] + rows[0]), int(corner[1] + columns[0])
+    mask = visible[tight]
+    grey = grey.astype(np.float32)
+    around = around if around.any() else ~visible
+    contrast = float(grey[visible].mean() - grey[around].mean())
+    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    core = cv2.erode(np.pad(visible, 1).astype(np.uint8), np.ones((3, 3)))[1:-1, 1:-1] > 0
+    inner, outer = gradient[core if core.any() else visible], gradient[around]
+    spread = np.sqrt((inner.var() + outer.var()) / 2)
     return SceneObject(
         class_name=class_name,
-        box=tuple(int(edge) for edge in box),
-        area=int(visible.sum()),
+        box=(left, top, left + mask.shape[1], top + mask.shape[0]),
+        mask=mask,
         contrast=contrast,
-        cnr=contrast / max(float(around.std()), 1e-6),
+        cnr=contrast / max(float(grey[around].std()), 1e-6),
+        d_prime=float(abs(inner.mean() - outer.mean()) / max(spread, 1e-6)),
+        boundary=float(gradient[visible & ~core].mean() / max(outer.mean(), 1e-6)),
+        overlap=overlap,
     )
+
+
+def measure_contour(
+    class_name: str, contour: Contour, grey: np.ndarray, field: np.ndarray
+) -> SceneObject:
+    """Measure an object with a contour as its outline.
+
+    Args:
+        class_name: of the object.
+        contour: its outline.
+        grey: (H, H) grey levels of the finished image.
+        field: (H, H) bool, where its surroundings can lie.
+    """
+    window = contour.window(grey.shape[0], NEAR[1])
+    levels, _ = contour.levels(grey.shape[0], window)
+    around = (levels > NEAR[0]) & (levels < NEAR[1]) & field[window]
+    corner = (window[0].start, window[1].start)
+    return measure(class_name, levels < 1, around, grey[window], corner=corner)
+
+
+def measure_mask(
+    class_name: str,
+    visible: np.ndarray,
+    grey: np.ndarray,
+    field: np.ndarray,
+    *,
+    overlap: float = 0.0,
+) -> SceneObject:
+    """Measure an object of any shape.
+
+    Args:
+        class_name: of the object.
+        visible: (H, W) bool, its visible pixels; at least one.
+        grey: (H, W) grey levels of the finished image.
+        field: (H, W) bool, where its surroundings can lie.
+        overlap: share of the object that others hide.
+    """
+    left, top, width, height = cv2.boundingRect(visible.astype(np.uint8))
+    reach = max(3, round((NEAR[1] - 1) * np.sqrt(width * height) / 2))
+    first = (max(0, top - reach), max(0, left - reach))
+    window = (slice(first[0], top + height + reach), slice(first[1], left + width + reach))
+    distance = cv2.distanceTransform((~visible[window]).astype(np.uint8), cv2.DIST_L2, 3)
+    near = (NEAR[0] - 1) / (NEAR[1] - 1) * reach
+    around = (distance > near) & (distance <= reach) & field[window]
+    return measure(class_name, visible[window], around, grey[window], corner=first, overlap=overlap)

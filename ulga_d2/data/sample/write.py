@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...errors import UserError
-from . import brain_tumor
+from ..release import SAMPLE_FILE
+from .brain_tumor import write_roboflow, write_via, write_yolo, write_yolo_old
+from .ccellbio import write_ccellbio
+from .cheng import write_cheng
+from .cod10k import write_cod10k_kaggle, write_cod10k_v2, write_cod10k_v3
+from .defects import check_defects, write_defects
 from .difficulty import DIFFICULTIES
+from .layout import Request, Written
+from .nih_chest_xray import write_nih_chest_xray
+from .rsna_pneumonia import write_rsna_pneumonia
 
-WRITERS = {"brain_tumor": brain_tumor.write_images}
-MANIFEST = "sample.json"
+# The forms in which each data set is distributed; the first is written unless another is named.
+WRITERS: dict[str, dict[str, Callable[[Path, Request], Written]]] = {
+    "brain_tumor": {
+        "yolo": write_yolo,
+        "yolo_old": write_yolo_old,
+        "roboflow": write_roboflow,
+        "cheng": write_cheng,
+        "via": write_via,
+    },
+    "nih_chest_xray": {"nih": write_nih_chest_xray},
+    "rsna_pneumonia": {"rsna": write_rsna_pneumonia},
+    "cod10k": {"v2": write_cod10k_v2, "v3": write_cod10k_v3, "kaggle": write_cod10k_kaggle},
+    "ccellbio": {"ours": write_ccellbio},
+}
+MANIFEST = SAMPLE_FILE
 # Raised when equal parameters give other images, so that an old folder is not taken for new.
 VERSION = 1
 MIN_SIZE = 32
@@ -24,17 +46,21 @@ def write_sample(
     size: int,
     difficulty: str,
     seed: int,
+    layout: str | None = None,
+    defects: Sequence[str] = (),
 ) -> bool:
     """Write a sample of a data set; complete it where an earlier writing was interrupted.
 
     Args:
-        dataset: the data set whose layout is written, "brain_tumor".
+        dataset: the data set whose layout is written, a key of `WRITERS`.
         out: the folder to write; new, empty, or a sample of the same parameters.
         num_train: images in the training split.
-        num_val: images in the validation split.
-        size: side of an image in pixels.
+        num_val: images in the validation split, and in the test split if there is one.
+        size: width of an image in pixels.
         difficulty: "easy", "medium" or "hard".
         seed: every image is a function of this, its split and its number.
+        layout: the form of the data set, where there are several; None for the first.
+        defects: names of faults to put in; `defects.json` then says what should be reported.
 
     Returns:
         Whether anything was written; False where the folder holds this sample already.
@@ -42,33 +68,51 @@ def write_sample(
     Raises:
         UserError: a parameter out of range, a folder that holds anything else, or no space.
     """
-    parameters = {
-        "dataset": dataset,
-        "num_train": num_train,
-        "num_val": num_val,
-        "size": size,
-        "difficulty": difficulty,
-        "seed": seed,
-        "version": VERSION,
-    }
+    parameters = {"dataset": dataset, "num_train": num_train, "num_val": num_val, "size": size}
+    parameters |= {"difficulty": difficulty, "seed": seed, "version": VERSION}
     _check(parameters)
+    layout = _checked_layout(dataset, layout)
+    parameters |= _unusual(parameters, layout, defects)
     if _is_complete(Path(out), parameters):
         return False
-    _write(Path(out), parameters)
+    _write(Path(out), parameters, WRITERS[dataset][layout], layout)
     return True
 
 
-def _write(out: Path, parameters: dict) -> None:
+def _checked_layout(dataset: str, layout: str | None) -> str:
+    known = list(WRITERS[dataset])
+    if layout is not None and layout not in known:
+        raise UserError(f"format {layout!r} of {dataset} is unknown; take {' or '.join(known)}")
+    return layout or known[0]
+
+
+def _unusual(parameters: dict, layout: str, defects: Sequence[str]) -> dict:
+    """Return what the manifest says of another form than the usual, and of faults."""
+    unusual: dict[str, object] = {}
+    if layout != next(iter(WRITERS[parameters["dataset"]])):
+        unusual["format"] = layout
+    if defects:
+        unusual["defects"] = check_defects(defects, layout, parameters["num_train"])
+    return unusual
+
+
+def _write(
+    out: Path, parameters: dict, write: Callable[[Path, Request], Written], layout: str
+) -> None:
+    num_train, num_val = parameters["num_train"], parameters["num_val"]
+    request = Request(
+        counts={"train": num_train, "val": num_val, "test": num_val},
+        size=parameters["size"],
+        difficulty=parameters["difficulty"],
+        seed=parameters["seed"],
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_manifest(out, parameters, complete=False)
-        WRITERS[parameters["dataset"]](
-            out,
-            counts={"train": parameters["num_train"], "val": parameters["num_val"]},
-            size=parameters["size"],
-            difficulty=DIFFICULTIES[parameters["difficulty"]],
-            seed=parameters["seed"],
-        )
+        written = write(out, request)
+        written.annotate(written.images)
+        if defects := parameters.get("defects"):
+            write_defects(out, written, defects, layout, request.seed)
         _write_manifest(out, parameters, complete=True)
     except OSError as error:
         raise _unwritable(out, error) from None
@@ -110,9 +154,9 @@ def _is_complete(out: Path, parameters: dict) -> bool:
         raise UserError(f"{out} is not empty and holds no sample of ours; {refusal}") from None
     if found != parameters:
         changes = ", ".join(
-            f"{key} {found.get(key)} there, {value} now"
-            for key, value in parameters.items()
-            if found.get(key) != value
+            f"{key} {found.get(key)} there, {parameters.get(key)} now"
+            for key in {**parameters, **found}
+            if found.get(key) != parameters.get(key)
         )
         raise UserError(f"{out} holds a sample of other parameters ({changes}); {refusal}")
     return complete

@@ -1,0 +1,172 @@
+"""A user's own data set from one YAML file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from annotation_files import RECT, via_file, via_region, voc_file, voc_object, write_voc_set
+from data_files import GOOD, WIDTH, boxes_of, coco_content, write_image, write_yolo
+from data_files import write_coco as write_coco_set
+
+from ulga_d2.data.custom import custom_splits, load_custom
+from ulga_d2.errors import UserError
+
+VOC_SPLITS = {
+    split: {"images": "JPEGImages", "annotations": "Annotations", "list": f"{split}.txt"}
+    for split in ("train", "val")
+}
+
+
+def write(folder: Path, description: object, **changes: object) -> Path:
+    """Write the description; a change to None takes the key out."""
+    path = folder / "own.yaml"
+    if isinstance(description, dict):
+        keys = {"name": "own", "root": "."} | description | changes
+        description = yaml.safe_dump(
+            {key: value for key, value in keys.items() if value is not None}, sort_keys=False
+        )
+    path.write_text(description)
+    return path
+
+
+def voc(folder: Path, **changes: object) -> Path:
+    write_voc_set(folder, p1_a=voc_file(voc_object("ring")), p2_a=voc_file(voc_object("dot")))
+    (folder / "train.txt").write_text("p1_a\n")
+    (folder / "val.txt").write_text("p2_a\n")
+    return write(folder, {"format": "voc", "splits": VOC_SPLITS}, **changes)
+
+
+def test_voc_splits_of_one_folder_have_the_same_classes(tmp_path):
+    path = voc(tmp_path)
+    assert custom_splits(path) == ("own", ("train", "val"))
+    train, val = (load_custom(path, split) for split in ("train", "val"))
+    assert train.class_names == val.class_names == ("dot", "ring")
+    assert [record["image_id"] for record in val.records] == ["p2_a"]
+    assert not train.report.reasons and "patient_id" not in train.records[0]
+
+
+def test_class_names_and_their_order_can_be_given(tmp_path):
+    assert load_custom(voc(tmp_path, class_names=["ring", "dot"]), "train").class_names == (
+        "ring",
+        "dot",
+    )
+    with pytest.raises(UserError, match=r"unknown classes 'dot' \(1 boxes\); there are ring"):
+        load_custom(voc(tmp_path, class_names=["ring"]), "val")
+
+
+def test_the_patient_is_found_in_the_path_of_the_image(tmp_path):
+    loaded = load_custom(voc(tmp_path, patient="^(p[0-9]+)_"), "train")
+    assert loaded.records[0]["patient_id"] == "p1"
+    with pytest.raises(UserError, match=r"`patient` \^x\(y\) finds nobody in p1_a\.png; extend"):
+        load_custom(voc(tmp_path, patient="^x(y)"), "train")
+
+
+def test_coco_is_read_and_images_that_it_does_not_name_are_listed(tmp_path):
+    write_coco_set(tmp_path, coco_content())
+    write_image(tmp_path / "train" / "forgotten.png")
+    split = {"images": "train", "annotations": "train/_annotations.coco.json"}
+    loaded = load_custom(write(tmp_path, {"format": "coco", "splits": {"all": split}}), "all")
+    assert loaded.class_names == ("label0", "label1")
+    assert loaded.report.reasons == {"images in the folder that the split does not use": 1}
+
+
+def test_yolo_is_read_with_its_class_names(tmp_path):
+    write_yolo(tmp_path, {"a": GOOD})
+    splits = {"train": {"images": "images/train", "labels": "labels/train"}}
+    description = {"format": "yolo", "splits": splits}
+    with pytest.raises(UserError, match=r"write `class_names: \[first class, second class\]`"):
+        load_custom(write(tmp_path, description), "train")
+    loaded = load_custom(write(tmp_path, description, class_names=["solid", 2]), "train")
+    assert loaded.class_names == ("solid", "2")
+
+
+def test_csv_is_read_with_its_columns(tmp_path):
+    write_image(tmp_path / "images" / "a.png")
+    (tmp_path / "boxes.csv").write_text("bild,x1,y1,x2,y2,label\na.png,4,2,12,12,ring\n")
+    splits = {"train": {"images": "images", "annotations": "boxes.csv"}}
+    description = {"format": "csv", "splits": splits, "columns": {"image": "bild"}}
+    assert boxes_of(load_custom(write(tmp_path, description), "train").records[0]) == [
+        [4, 2, 12, 12]
+    ]
+
+
+def test_via_splits_share_the_classes_of_both_files(tmp_path):
+    splits = {}
+    for split, kind in (("train", "ring"), ("val", "dot")):
+        write_image(tmp_path / split / "a.png")
+        value = via_file(via_region(RECT, kind=kind, note="good"))
+        (tmp_path / f"{split}.json").write_text(json.dumps(value))
+        splits[split] = {"images": split, "annotations": f"{split}.json"}
+    description = {"format": "via", "splits": splits, "class_attribute": "kind"}
+    assert load_custom(write(tmp_path, description), "val").class_names == ("dot", "ring")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "vok"}, r"own\.yaml: format is 'vok'; did you mean voc\?"),
+        ({"format": None}, r"format is 'None'; it must be one of coco, yolo, voc, csv, via"),
+        ({"root": None}, r"the key root is missing"),
+        ({"pateint": "x"}, r"unknown key pateint; did you mean patient\?"),
+        ({"class_attribute": "x"}, r"unknown key class_attribute"),
+        ({"name": "a b"}, r"name 'a b' may hold letters, digits"),
+        ({"name": "brain_tumor"}, r"brain_tumor is a data set of ours; choose another name"),
+        ({"name": 3}, r"name is '3', not text; put it in quotes"),
+        ({"splits": {}}, r"splits must hold one entry a split"),
+        ({"splits": {"train": "x"}}, r"splits\.train must hold images, annotations"),
+        ({"splits": {"train": {"images": "JPEGImages"}}}, r"splits\.train\.annotations is missing"),
+        (
+            {"splits": {"train": VOC_SPLITS["train"] | {"labels": "x"}}},
+            r"unknown key splits\.train\.labels",
+        ),
+        (
+            {"splits": {"train": VOC_SPLITS["train"] | {"list": "Annotations"}}},
+            r"splits\.train\.list leads to .*Annotations, which is no file; correct it or root",
+        ),
+        ({"root": "elsewhere"}, r"splits\.train\.images leads to .*elsewhere/JPEGImages, which is"),
+        ({"class_names": "ring"}, r"class_names must be a list of names"),
+        ({"class_names": [True]}, r"class_names must be a list of names, in quotes"),
+        ({"class_names": ["a", "a"]}, r"a class name stands twice"),
+        ({"patient": "("}, r"patient '\(' is no pattern"),
+        ({"patient": "a"}, r"has 0 groups; put the part of the path"),
+    ],
+)
+def test_a_faulty_description_is_refused_with_the_key_and_the_cure(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        load_custom(voc(tmp_path, **changes), "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"own\.yaml: no data set; write name, format, root, splits"),
+        ("- a", r"no data set"),
+        ("a: [", r"own\.yaml is not valid YAML"),
+        ("name: a\nname: b", r"one of the keys name, name stands twice"),
+        ("1: a\ntrue: b", r"one of the keys 1, true stands twice"),
+        ("a: &a [1]\nb: *a", r"\*a is not read: write the value itself"),
+        ("a: !!python/name:os.system", r"not valid YAML"),
+        ("a: 2026-99-99", r"not valid YAML: month must be in"),
+        ("[" * 5000, r"not valid YAML: maximum recursion"),
+        ("# long\n" * 100_000, r"has 700,000 characters, more than the 200,000"),
+        ("a: " + "9" * 5000, r"not valid YAML: Exceeds the limit"),
+    ],
+)
+def test_what_is_no_plain_yaml_is_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        custom_splits(write(tmp_path, text))
+
+
+def test_a_split_that_is_not_described_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"own\.yaml has no split test; it has train, val"):
+        load_custom(voc(tmp_path), "test")
+
+
+def test_the_root_is_relative_to_the_description(tmp_path, monkeypatch):
+    voc(tmp_path / "data")
+    path = write(tmp_path, {"format": "voc", "splits": VOC_SPLITS, "root": "data"})
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_custom(path, "train").records[0]["width"] == WIDTH

@@ -1,0 +1,76 @@
+"""Annotated images show boxes and masks where they are, and damaged files as such."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from data_files import write_image
+from detectron2.structures import BoxMode
+from pycocotools import mask as run_lengths
+
+from ulga_d2.data.sheet import annotated, contact_sheet, sample_of
+from ulga_d2.drawing.marks import class_color
+
+
+def record_of(path: Path, category: int | None, *, with_mask: bool = False) -> dict:
+    """Return a 40 x 20 image with a box at (8, 4) to (24, 12), its mask the same rectangle."""
+    if not path.exists():
+        write_image(path)
+    mask = np.zeros((20, 40), np.uint8, order="F")
+    mask[4:12, 8:24] = 1
+    item = {
+        "bbox": [8.0, 4.0, 24.0, 12.0],
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": category,
+        "iscrowd": 0,
+    }
+    if with_mask:
+        item["segmentation"] = run_lengths.encode(mask)
+    annotations = [] if category is None else [item]
+    return {"file_name": str(path), "height": 20, "width": 40, "annotations": annotations}
+
+
+def coloured(picture: np.ndarray, category: int) -> np.ndarray:
+    """Return (N, 2): x and y of the pixels in the colour of a class."""
+    rows, columns = np.nonzero((picture == class_color(category)).all(axis=2))
+    return np.stack([columns, rows], axis=1)
+
+
+def test_a_small_image_is_enlarged_and_its_box_with_it(tmp_path):
+    picture = annotated(record_of(tmp_path / "a.png", 1), ("ring", "solid"))
+    assert picture.shape == (256, 512, 3)
+    points = coloured(picture[:, :320], 1)
+    scale = 512 / 40
+    for edge in (8 * scale, 24 * scale):
+        assert np.abs(points[:, 0] - edge).min() <= 1
+
+
+def test_a_mask_is_outlined(tmp_path):
+    plain = annotated(record_of(tmp_path / "a.png", 0), ("ring",))
+    masked = annotated(record_of(tmp_path / "a.png", 0, with_mask=True), ("ring",))
+    inside = np.zeros(plain.shape[:2], bool)
+    inside[45:160, 95:315] = True
+    changed = (plain != masked).any(axis=2)
+    assert changed[inside].any()
+    assert not changed[200:].any() and not changed[:, 400:].any()
+
+
+def test_a_sheet_says_what_cannot_be_decoded(tmp_path):
+    good, bad = record_of(tmp_path / "a.png", 0), record_of(tmp_path / "b.png", 0)
+    Path(bad["file_name"]).write_bytes(b"no image")
+    sheet = contact_sheet("title", [good, bad], ("ring",))
+    assert sheet.shape[1] == 2 * 330 + 10
+    assert len(coloured(sheet[80:, :335], 0)) and not len(coloured(sheet[80:, 335:], 0))
+
+
+def test_a_sample_has_every_class_and_images_without_boxes_and_heeds_its_seed(tmp_path):
+    records = [record_of(tmp_path / "a.png", category) for category in (0, 1, None)]
+    many = [dict(record, number=number) for number in range(30) for record in records]
+    for seed in (0, 1):
+        chosen = sample_of(many, 6, seed)
+        classes = [[item["category_id"] for item in record["annotations"]] for record in chosen]
+        assert sorted(map(str, classes)) == ["[0]", "[0]", "[1]", "[1]", "[]", "[]"]
+        assert chosen == sample_of(many, 6, seed)
+    numbers = [[record["number"] for record in sample_of(many, 6, seed)] for seed in (0, 1)]
+    assert numbers[0] != numbers[1]

@@ -1,0 +1,140 @@
+"""What the image files are: undecodable, of another size, of mixed kinds, or the same twice."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from ..formats.policy import MAX_MISSING
+from .duplicates import exact_duplicates, near_duplicates
+from .finding import ERROR, NOTE, PROBLEM, Finding, finding
+from .scan import Scan
+
+# A split's image files with what each one is, in the order of its records.
+Scanned = tuple[Sequence[dict], Sequence[Scan]]
+
+# So many names of a group of equal images are written out.
+SHOWN_EQUAL = 4
+_FORMATS = {
+    ".jpg": ("JPEG", "MPO"),
+    ".jpeg": ("JPEG", "MPO"),
+    ".png": ("PNG",),
+    ".bmp": ("BMP", "DIB"),
+    ".tif": ("TIFF",),
+    ".tiff": ("TIFF",),
+    ".webp": ("WEBP",),
+    ".dcm": ("DICOM",),
+}
+
+
+def file_findings(name: str, records: Sequence[dict], scans: Sequence[Scan]) -> list[Finding]:
+    """Return what is wrong or odd with the files of one split."""
+    faults, sizes, suffixes, turned = [], [], [], []
+    for record, scan in zip(records, scans, strict=True):
+        path, facts = record["file_name"], scan.facts
+        stated = (record["height"], record["width"])
+        if scan.fault:
+            faults.append(scan.fault)
+        if scan.size and scan.size != stated:
+            sizes.append(f"{path}: {stated} in the records, {scan.size} decoded")
+        if facts and facts.format not in _FORMATS.get(_suffix(path), (facts.format,)):
+            suffixes.append(f"{path} is {facts.format}")
+        if facts and facts.orientation != 1:
+            turned.append(path)
+    too_many = len(faults) > MAX_MISSING * len(records)
+    groups = [
+        _equal([records[index]["file_name"] for index in group])
+        for group in exact_duplicates(scans)
+    ]
+    checks = (
+        (ERROR if too_many else PROBLEM, "images that cannot be decoded", faults, _DECODE),
+        (ERROR, "images of another size than their record", sizes, _SIZE),
+        (NOTE, "files whose suffix is not their format", suffixes, ""),
+        (NOTE, "images turned by EXIF", turned, _TURNED),
+        (PROBLEM, "groups of images with the same pixels", groups, _SAME),
+    )
+    return [
+        finding(level, name, what, places, cure) for level, what, places, cure in checks if places
+    ]
+
+
+_DECODE = "training stops when it meets one; fetch them again or remove them and their boxes"
+_SIZE = "the boxes would be wrong; put back the images that were annotated"
+_TURNED = "they are read upright; boxes must be drawn on the upright image"
+_SAME = "they count more often than others; keep one of each, after comparing their boxes"
+_LEAK = "what is trained on is then tested on; keep each in one split"
+
+
+def _equal(paths: list[str]) -> str:
+    more = f" and {len(paths) - SHOWN_EQUAL:,} more" if len(paths) > SHOWN_EQUAL else ""
+    return " = ".join(paths[:SHOWN_EQUAL]) + more
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def kinds(scanned: Mapping[str, Scanned]) -> dict[str, Counter[str]]:
+    """Return how many images there are of each mode, format and number of bits."""
+    facts = [scan.facts for _, scans in scanned.values() for scan in scans if scan.facts]
+    return {
+        "mode": Counter(str(fact.mode) for fact in facts),
+        "format": Counter(str(fact.format) for fact in facts),
+        # Fewer than eight bits are palettes and bitmaps, which fill the range of eight.
+        "bits": Counter(str(max(8, fact.bits)) for fact in facts),
+    }
+
+
+def kind_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
+    """Return what is mixed that had better be one: pixel modes, numbers of bits."""
+    counts = kinds(scanned)
+    cures = {
+        "mode": "all are read as RGB; if the kinds go with the classes or the sources, a detector "
+        "can tell those by the kind alone",
+        "bits": "each kind is mapped to the network's range by its own depth; check that "
+        "INPUT.INTENSITY suits both",
+    }
+    found = []
+    for key, level in (("mode", NOTE), ("bits", PROBLEM)):
+        if len(counts[key]) > 1:
+            shown = ", ".join(f"{kind} {count:,}" for kind, count in counts[key].most_common())
+            what = {"mode": "pixel modes are mixed", "bits": "bits a sample are mixed"}[key]
+            found.append(Finding(level, ", ".join(scanned), what, 0, (shown,), cures[key]))
+    return found
+
+
+def leak_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
+    """Return the images that stand in two splits, exactly or nearly."""
+    found = []
+    names = list(scanned)
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            both = f"{first}, {second}"
+            exact = _paths(scanned, first, second, _shared(scanned[first][1], scanned[second][1]))
+            near = _paths(
+                scanned, first, second, near_duplicates(scanned[first][1], scanned[second][1])
+            )
+            if exact:
+                what = "images with the same pixels in both splits"
+                found.append(finding(PROBLEM, both, what, exact, _LEAK))
+            if near:
+                what = "images nearly the same in both splits"
+                found.append(finding(PROBLEM, both, what, near, _LEAK))
+    return found
+
+
+def _shared(first: Sequence[Scan], second: Sequence[Scan]) -> list[tuple[int, int]]:
+    where = {scan.digest: index for index, scan in reversed(list(enumerate(second)))}
+    return [
+        (index, where[scan.digest])
+        for index, scan in enumerate(first)
+        if scan.digest and scan.digest in where
+    ]
+
+
+def _paths(
+    scanned: Mapping[str, Scanned], first: str, second: str, pairs: Sequence[tuple[int, int]]
+) -> list[str]:
+    one, other = scanned[first][0], scanned[second][0]
+    return [f"{one[i]['file_name']} = {other[j]['file_name']}" for i, j in pairs]

@@ -1,0 +1,140 @@
+"""A user's own data set, described by one small YAML file.
+
+For example::
+
+    name: cells                # its splits are cells_train and cells_val in DATASETS
+    format: voc                # coco, yolo, voc, csv or via
+    root: ../slides            # relative to this file; all other paths are relative to root
+    patient: '^([^_]+)_'       # optional: whose image it is, p07 for JPEGImages/p07_12.jpg
+    splits:
+      train: {images: JPEGImages, annotations: Annotations, list: ImageSets/Main/train.txt}
+      val: {images: JPEGImages, annotations: Annotations, list: ImageSets/Main/val.txt}
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .custom_file import CustomFile, read_custom_file
+from .formats.coco import read_coco
+from .formats.csv_boxes import csv_class_names, read_csv
+from .formats.files import READABLE_SUFFIXES
+from .formats.via import read_via, via_class_names
+from .formats.voc import read_image_set, read_voc, voc_class_names
+from .formats.yolo import read_yolo_labels
+from .record import LoadedSplit
+from .report import DataReport, Faults
+
+
+def custom_splits(yaml_file: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the name of a user's data set and the names of its splits.
+
+    Raises:
+        UserError: the file is missing, or something in it is wrong.
+    """
+    own = read_custom_file(yaml_file)
+    return own.name, tuple(own.splits)
+
+
+def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
+    """Read one split of a user's data set in place.
+
+    Class names that the file does not give are those of all its splits, sorted (COCO: in the order
+    of their ids). Images in the split's folder that it does not use are listed, unless another
+    split uses the folder too.
+
+    Args:
+        yaml_file: the description.
+        split: one of its splits.
+
+    Raises:
+        UserError: something in the description or the data is wrong, or a file's name does not say
+            whose image it is.
+    """
+    own = read_custom_file(yaml_file)
+    if split not in own.splits:
+        raise UserError(f"{yaml_file} has no split {split}; it has {', '.join(own.splits)}")
+    loaded = _READERS[own.format](own, own.splits[split])
+    images = own.splits[split]["images"]
+    if sum(paths["images"] == images for paths in own.splits.values()) == 1:
+        _note_unused(images, loaded.records, loaded.report)
+    if own.patient is None:
+        return loaded
+    records = _with_patients(loaded.records, images, own.patient, yaml_file)
+    return LoadedSplit(records, loaded.class_names, loaded.report)
+
+
+def _read_coco(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
+    return read_coco(paths["annotations"], paths["images"])
+
+
+def _read_yolo(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
+    return read_yolo_labels(paths["images"], paths["labels"], own.class_names)
+
+
+def _read_voc(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
+    folders = dict.fromkeys(split["annotations"] for split in own.splits.values())
+    names = own.class_names or _union(map(voc_class_names, folders))
+    listed = read_image_set(paths["list"]) if "list" in paths else None
+    return read_voc(paths["annotations"], paths["images"], listed, names)
+
+
+def _read_csv(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
+    files = dict.fromkeys(split["annotations"] for split in own.splits.values())
+    names = own.class_names or _union(csv_class_names(file, own.columns) for file in files)
+    return read_csv(paths["annotations"], paths["images"], names, own.columns)
+
+
+def _read_via(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
+    files = dict.fromkeys(split["annotations"] for split in own.splits.values())
+    attribute = own.class_attribute
+    names = own.class_names or _union(via_class_names(file, attribute) for file in files)
+    if not names:
+        raise UserError(f"{own.path}: no region says its class; give `class_names: [its name]`")
+    return read_via(paths["annotations"], paths["images"], names, attribute)
+
+
+_READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
+    "coco": _read_coco,
+    "yolo": _read_yolo,
+    "voc": _read_voc,
+    "csv": _read_csv,
+    "via": _read_via,
+}
+
+
+def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(sorted({name for some in names for name in some}))
+
+
+def _note_unused(images: Path, records: list[dict], report: DataReport) -> None:
+    used = {os.path.abspath(record["file_name"]) for record in records}
+    for parent, _, names in os.walk(images):
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            is_image = os.path.splitext(name)[1].lower() in READABLE_SUFFIXES
+            if is_image and not name.startswith(".") and os.path.abspath(path) not in used:
+                report.note("images in the folder that the split does not use", path)
+
+
+def _with_patients(
+    records: list[dict], images: Path, pattern: re.Pattern[str], yaml_file: Path
+) -> list[dict]:
+    """Return the records with the patient that the pattern finds in each image's path."""
+    faults = Faults()
+    found: list[dict[str, Any]] = []
+    for record in records:
+        name = Path(os.path.relpath(record["file_name"], images)).as_posix()
+        match = pattern.search(name)
+        if match and match[1]:
+            found.append({**record, "patient_id": match[1]})
+        else:
+            fault = f"`patient` {pattern.pattern} finds nobody in {name}; extend the pattern"
+            faults.add(str(yaml_file), fault)
+    faults.stop_if_any()
+    return found

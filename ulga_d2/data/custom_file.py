@@ -1,0 +1,199 @@
+"""The YAML file of a user's own data set, checked key by key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .builtin import LOADERS
+from .formats.csv_boxes import COLUMNS
+from .formats.yaml_file import read_yaml
+
+# Per format: the paths of a split (those in brackets may be left out), and keys of its own.
+_PATHS = {
+    "coco": ("images", "annotations"),
+    "yolo": ("images", "labels"),
+    "voc": ("images", "annotations", "[list]"),
+    "csv": ("images", "annotations"),
+    "via": ("images", "annotations"),
+}
+_OPTIONS = {
+    "coco": (),
+    "yolo": ("class_names",),
+    "voc": ("class_names",),
+    "csv": ("class_names", "columns"),
+    "via": ("class_names", "class_attribute"),
+}
+_NEEDED = ("name", "format", "root", "splits")
+# These are folders whatever the format; annotations are a folder in VOC alone.
+_FOLDERS = ("images", "labels")
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class CustomFile:
+    """What the file says.
+
+    Attributes:
+        path: the file.
+        name: of the data set.
+        format: "coco", "yolo", "voc", "csv" or "via".
+        splits: the paths of each split, by what they are ("images", "annotations", ...).
+        class_names: in order of their numbers; None where the annotations tell.
+        columns: names of a CSV file's columns by their meaning.
+        class_attribute: the region attribute of VIA that says the class.
+        patient: finds whose image it is in the image's path.
+    """
+
+    path: Path
+    name: str
+    format: str
+    splits: dict[str, dict[str, Path]]
+    class_names: tuple[str, ...] | None
+    columns: dict[str, str]
+    class_attribute: str | None
+    patient: re.Pattern[str] | None
+
+
+def read_custom_file(path: Path) -> CustomFile:
+    """Read and check the description of a user's data set.
+
+    Raises:
+        UserError: it is missing or no YAML, a key is unknown, missing or of the wrong kind, or a
+            path leads nowhere.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: no data set; write {', '.join(_NEEDED)} as `key: value` lines")
+    kind = _one_of(path, "format", content.get("format"), _PATHS)
+    _check_keys(path, "", content, _NEEDED, ("patient", *_OPTIONS[kind]))
+    class_names = _class_names(path, content)
+    if kind == "yolo" and class_names is None:
+        raise UserError(
+            f"{path}: YOLO numbers its classes; write `class_names: [first class, second class]`"
+        )
+    root = path.parent / os.path.expanduser(_text(path, "root", content["root"]))
+    attribute = content.get("class_attribute")
+    return CustomFile(
+        path=path,
+        name=_name(path, content["name"]),
+        format=kind,
+        splits=_splits(path, root, kind, content["splits"]),
+        class_names=class_names,
+        columns=_columns(path, content),
+        class_attribute=attribute and _text(path, "class_attribute", attribute),
+        patient=_pattern(path, content),
+    )
+
+
+def _check_keys(
+    path: Path, where: str, content: dict, needed: Collection[str], optional: Collection[str]
+) -> None:
+    known = [*needed, *optional]
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key)[:50], known, n=1)
+            cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise UserError(f"{path}: unknown key {where}{str(key)[:50]}; {cure}")
+    for key in needed:
+        if key not in content:
+            raise UserError(f"{path}: the key {where}{key} is missing")
+
+
+def _one_of(path: Path, key: str, value: object, known: Collection[str]) -> str:
+    if isinstance(value, str) and value in known:
+        return value
+    near = difflib.get_close_matches(str(value)[:50], known, n=1)
+    cure = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(known)}"
+    raise UserError(f"{path}: {key} is {str(value)[:50]!r}; {cure}")
+
+
+def _text(path: Path, key: str, value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise UserError(f"{path}: {key} is {str(value)[:50]!r}, not text; put it in quotes")
+
+
+def _name(path: Path, value: object) -> str:
+    name = _text(path, "name", value)
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{path}: name {name[:50]!r} may hold letters, digits, _, - and . only")
+    if name in LOADERS:
+        raise UserError(f"{path}: {name} is a data set of ours; choose another name")
+    return name
+
+
+def _splits(path: Path, root: Path, kind: str, value: object) -> dict[str, dict[str, Path]]:
+    if not isinstance(value, dict) or not value:
+        raise UserError(f"{path}: splits must hold one entry a split, such as train and val")
+    splits = {}
+    for name, entry in value.items():
+        split = _text(path, "the name of a split", name)
+        if not _NAME.fullmatch(split):
+            raise UserError(f"{path}: split {split[:50]!r} may hold letters, digits, _, -, . only")
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}: splits.{split} must hold {', '.join(_PATHS[kind])}")
+        needed = [key for key in _PATHS[kind] if not key.startswith("[")]
+        optional = [key.strip("[]") for key in _PATHS[kind] if key.startswith("[")]
+        _check_keys(path, f"splits.{split}.", entry, needed, optional)
+        splits[split] = {
+            key: _existing(path, f"splits.{split}.{key}", root, text, _is_folder(key, kind))
+            for key, text in entry.items()
+        }
+    return splits
+
+
+def _is_folder(key: str, kind: str) -> bool:
+    return key in _FOLDERS or (key == "annotations" and kind == "voc")
+
+
+def _existing(path: Path, key: str, root: Path, value: object, is_folder: bool) -> Path:
+    place = root / os.path.expanduser(_text(path, key, value))
+    if not (os.path.isdir(place) if is_folder else os.path.isfile(place)):
+        kind = "folder" if is_folder else "file"
+        raise UserError(f"{path}: {key} leads to {place}, which is no {kind}; correct it or root")
+    return place
+
+
+def _class_names(path: Path, content: dict) -> tuple[str, ...] | None:
+    names = content.get("class_names")
+    if names is None:
+        return None
+    # Numbers are usual names; YAML's true and false are words that were not quoted.
+    is_list = isinstance(names, list) and names
+    if not is_list or not all(type(name) in (str, int) and str(name).strip() for name in names):
+        raise UserError(f"{path}: class_names must be a list of names, in quotes if need be")
+    texts = tuple(str(name).strip() for name in names)
+    if len(set(texts)) < len(texts):
+        raise UserError(f"{path}: a class name stands twice in {str(list(texts))[:200]}")
+    return texts
+
+
+def _columns(path: Path, content: dict) -> dict[str, str]:
+    columns = content.get("columns", {})
+    if not isinstance(columns, dict):
+        raise UserError(f"{path}: columns must hold `meaning: name in the file` lines")
+    _check_keys(path, "columns.", columns, (), COLUMNS)
+    return {key: _text(path, f"columns.{key}", name) for key, name in columns.items()}
+
+
+def _pattern(path: Path, content: dict[str, Any]) -> re.Pattern[str] | None:
+    if content.get("patient") is None:
+        return None
+    text = _text(path, "patient", content["patient"])
+    try:
+        pattern = re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UserError(f"{path}: patient {text[:50]!r} is no pattern: {error}") from None
+    if pattern.groups != 1:
+        raise UserError(
+            f"{path}: patient {text[:50]!r} has {pattern.groups} groups; put the part of the path "
+            "that is the patient's, and only it, in brackets: '^([^_]+)_'"
+        )
+    return pattern

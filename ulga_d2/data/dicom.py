@@ -1,0 +1,249 @@
+"""Read a single-frame DICOM file: its size from the header, its pixels through its own tables.
+
+Nothing that stands in a header as text reaches a message, a log or an error: it may name a patient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.pixels.utils import get_expected_length
+from pydicom.pixels.utils import pixel_array as decode
+from pydicom.uid import UID_dictionary
+
+from ..errors import UserError
+from .image_file import MAX_FILE_BYTES, check_pixel_count, undecodable
+from .intensity import StoredPixels
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_PALETTE = "PALETTE COLOR"
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored")
+_OF_A_HEADER = [*_NUMBERS, "NumberOfFrames", "PhotometricInterpretation"]
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
+_META_START = 132
+_DAMAGED = "its DICOM elements are damaged"
+_CODECS = 'pip install "ulga_d2[dicom]"'
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """The size and the pixel type that a DICOM header states."""
+
+    height: int
+    width: int
+    frames: int
+    samples: int
+    bits_allocated: int
+    bits: int
+    photometric: str
+
+
+def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
+    """Read a DICOM file's header; the pixels are not touched.
+
+    Raises:
+        UserError: the file is damaged, holds no image, or too large a one.
+    """
+    with _silently(path, _DAMAGED):
+        options = {"stop_before_pixels": True, "specific_tags": _OF_A_HEADER}
+        return _header(_dataset(file, path, **options), path)
+
+
+def read_dicom(file: BinaryIO, path: str, *, apply_voi: bool) -> StoredPixels:
+    """Read the image of a DICOM file.
+
+    Grey pixels go through the modality LUT (rescale slope and intercept, or a table), and with
+    `apply_voi` through the file's first VOI LUT or window, if it has any. Without `apply_voi`
+    values are those after the modality LUT, and padding is told apart. Colours come as RGB.
+
+    Args:
+        file: open for reading, at its start.
+        path: of the file, for messages.
+        apply_voi: the file's own range is wanted, and so its own window.
+
+    Returns:
+        The pixels, and as limits what the stored bits (in either LUT: its entries) can hold.
+
+    Raises:
+        UserError: damaged or without pixels; several frames; a codec is missing; too large.
+    """
+    with _silently(path, _DAMAGED):
+        dataset = _dataset(file, path)
+        header = _header(dataset, path)
+        _check_readable(dataset, header, path)
+        with _silently(path, f"its pixel data are damaged, or need another codec: {_CODECS}"):
+            pixels = decode(dataset, index=0)
+        with _silently(path, "its lookup tables, rescale values or window are unusable"):
+            if header.photometric in _GREY:
+                return _grey(dataset, pixels, header, apply_voi)
+            if header.photometric == _PALETTE:
+                pixels = apply_color_lut(pixels, dataset)
+                return StoredPixels(pixels, (0, np.iinfo(pixels.dtype).max))
+            return StoredPixels(pixels, _stored_limits(dataset, header))
+
+
+@contextlib.contextmanager
+def _silently(path: str, reason: str) -> Iterator[None]:
+    """Keep pydicom's words to ourselves, since they quote the header; failures become `reason`."""
+    logger = logging.getLogger("pydicom")
+    before = logger.propagate, logger.handlers
+    logger.propagate, logger.handlers = False, [logging.NullHandler()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception:  # pydicom lets through whatever a damaged value causes
+        raise undecodable(path, reason) from None
+    finally:
+        logger.propagate, logger.handlers = before
+
+
+def _dataset(file: BinaryIO, path: str, **options: object) -> Dataset:
+    _check_inflated_size(file, path)
+    return pydicom.dcmread(file, **options)
+
+
+def _check_inflated_size(file: BinaryIO, path: str) -> None:
+    """Refuse a deflated file that would inflate beyond the size limit; pydicom sets none."""
+    start = file.read(4096)
+    file.seek(0)
+    if _DEFLATED not in start:
+        return
+    if not start.startswith(_META_GROUP_LENGTH, _META_START):
+        raise undecodable(path, "deflated, without the length of its file meta information")
+    length_at = _META_START + len(_META_GROUP_LENGTH)
+    length = int.from_bytes(start[length_at : length_at + 4], "little")
+    data = file.read()[length_at + 4 + length :]
+    file.seek(0)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = 0
+    while data and not inflater.eof:
+        inflated += len(inflater.decompress(data, 2**20))
+        data = inflater.unconsumed_tail
+        if inflated > MAX_FILE_BYTES:
+            raise undecodable(path, f"it inflates to more than {MAX_FILE_BYTES:,} bytes")
+
+
+def _header(dataset: Dataset, path: str) -> DicomHeader:
+    with _silently(path, "truncated or no image: its header has no usable size or bit depth"):
+        rows, columns, samples, allocated, stored = (int(dataset[name].value) for name in _NUMBERS)
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        if not (rows > 0 and columns > 0 and frames > 0 and 0 < stored <= allocated <= 64):
+            raise ValueError
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    if photometric not in (*_GREY, _PALETTE, *_COLOUR):
+        kinds = ", ".join((*_GREY, _PALETTE, *_COLOUR))
+        raise undecodable(path, f"its photometric interpretation is none of {kinds}")
+    if (samples == 3) != (photometric in _COLOUR) or samples not in (1, 3):
+        raise undecodable(path, f"{samples} samples a pixel do not suit {photometric}")
+    check_pixel_count(path, rows * frames, columns)
+    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric)
+
+
+def _check_readable(dataset: Dataset, header: DicomHeader, path: str) -> None:
+    """Refuse what is no single image, lacks its data or its codec, or lies about its size."""
+    if header.frames > 1:
+        raise UserError(
+            f"image {path} has {header.frames} frames, and only DICOM files of one frame are read; "
+            "export each frame to a file of its own"
+        )
+    if not any(name in dataset for name in _PIXELS):
+        raise undecodable(path, "truncated or no image: it has no pixel data")
+    with _silently(path, "its header names no transfer syntax that pydicom knows"):
+        syntax = dataset.file_meta.TransferSyntaxUID
+        decoder = get_decoder(syntax)
+        encapsulated = syntax.is_encapsulated
+    if not decoder.is_available:
+        raise UserError(
+            f"image {path} is compressed as {UID_dictionary[syntax][0]}, which no installed "
+            f"codec reads; {_CODECS}"
+        )
+    if encapsulated:
+        _check_compressed_size(dataset, header, path)
+    elif "PixelData" in dataset:
+        found, expected = len(dataset.PixelData), get_expected_length(dataset)
+        if found < expected:
+            reason = f"truncated: {found:,} of {expected:,} bytes of pixel data"
+            raise undecodable(path, reason)
+
+
+def _check_compressed_size(dataset: Dataset, header: DicomHeader, path: str) -> None:
+    """Compare the size in the JPEG (2000) image inside with the header's, before decoding it."""
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    try:
+        width, height = Image.open(io.BytesIO(frame)).size
+    except Image.DecompressionBombError:
+        raise undecodable(path, "the compressed image inside is too large") from None
+    except Exception:  # no JPEG, or none that Pillow knows: a decoder may
+        return
+    if (height, width) != (header.height, header.width):
+        reason = (
+            f"its header says {header.width} x {header.height} pixels, the compressed image "
+            f"inside {width} x {height}"
+        )
+        raise undecodable(path, reason)
+
+
+def _grey(
+    dataset: Dataset, pixels: np.ndarray, header: DicomHeader, apply_voi: bool
+) -> StoredPixels:
+    inverted = header.photometric == "MONOCHROME1"
+    padding = None if apply_voi else _padding(dataset, pixels)
+    limits = _stored_limits(dataset, header)
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if dataset.get("ModalityLUTSequence"):
+        pixels = apply_modality_lut(pixels, dataset)
+        limits = _table_limits(dataset.ModalityLUTSequence[0])
+    elif slope is not None and intercept is not None and (slope, intercept) != (1, 0):
+        pixels = apply_modality_lut(pixels, dataset)
+        limits = tuple(sorted(limit * float(slope) + float(intercept) for limit in limits))
+    if apply_voi:
+        tables = dataset.get("VOILUTSequence")
+        has_table = tables and tables[0].get("LUTDescriptor") and tables[0].get("LUTData")
+        windowed = apply_voi_lut(pixels, dataset)
+        if has_table:
+            limits = _table_limits(tables[0])
+        elif windowed is not pixels and (slope or 0) < 0:
+            windowed = sum(limits) - windowed  # pydicom takes its ends in the stored order
+        pixels = windowed
+    return StoredPixels(pixels, limits, inverted, padding)
+
+
+def _stored_limits(dataset: Dataset, header: DicomHeader) -> tuple[float, float] | None:
+    if "PixelData" not in dataset:
+        return None
+    if dataset.get("PixelRepresentation"):
+        return -(2.0 ** (header.bits - 1)), 2.0 ** (header.bits - 1) - 1
+    return 0.0, 2.0**header.bits - 1
+
+
+def _table_limits(table: Dataset) -> tuple[float, float]:
+    return 0.0, 2.0 ** int(table.LUTDescriptor[2]) - 1
+
+
+def _padding(dataset: Dataset, pixels: np.ndarray) -> np.ndarray | None:
+    """Return where the stored pixels are padding, or None where there is none."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None:
+        return None
+    ends = sorted((value, dataset.get("PixelPaddingRangeLimit", value)))
+    padding = (pixels >= ends[0]) & (pixels <= ends[1])
+    return padding if padding.any() and not padding.all() else None

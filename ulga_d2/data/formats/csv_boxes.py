@@ -1,0 +1,220 @@
+"""Read a CSV file of boxes: one row a box, or an image without boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ...errors import UserError
+from ..record import LoadedSplit
+from ..report import DataReport, Faults
+from .classes import ClassNumbers
+from .csv_file import Row, read_header, read_rows
+from .files import ImageFolder
+from .images import ImageEntry, OutlinedBox, make_records
+from .numbers import number_fault, whole_number
+
+CORNERS = ("x1", "y1", "x2", "y2")
+SIDES = ("x", "y", "width", "height")
+_IMAGE_SIDES = ("image_height", "image_width")
+# What a column means, and how it is commonly called.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "image": ("image", "filename", "file_name", "image_name", "image_path", "image_id", "path"),
+    "class": ("class", "class_name", "label", "label_name", "category", "category_name"),
+    "x1": ("x1", "xmin", "x_min", "left"),
+    "y1": ("y1", "ymin", "y_min", "top"),
+    "x2": ("x2", "xmax", "x_max", "right"),
+    "y2": ("y2", "ymax", "y_max", "bottom"),
+    "x": ("x", "bbox_x"),
+    "y": ("y", "bbox_y"),
+    "width": ("width", "w", "bbox_width", "bbox_w"),
+    "height": ("height", "h", "bbox_height", "bbox_h"),
+    "image_width": ("image_width", "img_width"),
+    "image_height": ("image_height", "img_height"),
+}
+
+
+def read_csv(
+    csv_file: Path,
+    image_dir: Path,
+    class_names: tuple[str, ...] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> LoadedSplit:
+    """Read one split in place; a row whose four numbers are empty is an image without boxes.
+
+    Coordinates are pixels from 0, half-open: x2 - x1 is the width. Where there are corners,
+    columns called width and height are the image's.
+
+    Args:
+        csv_file: the rows under a header.
+        image_dir: what the names of the images are relative to; the suffix may be missing.
+        class_names: in order of their numbers; None for all names in the file, sorted. With one
+            name the file needs no column of classes.
+        columns: the file's name of a column by its meaning (a key of COLUMNS), where it is not one
+            of the common ones.
+
+    Raises:
+        UserError: a fault in the structure, with file, line and cure.
+    """
+    places = _places(
+        csv_file, columns or {}, needs_class=not (class_names and len(class_names) == 1)
+    )
+    rows = _rows(csv_file)
+    class_names = class_names or csv_class_names(csv_file, columns)
+    reader = _Reader(csv_file, places, ImageFolder(image_dir), class_names)
+    for row in rows:
+        reader.add(row)
+    entries = reader.finish()
+    records = make_records(
+        entries,
+        source=csv_file,
+        image_dir=image_dir,
+        class_names=class_names,
+        report=reader.report,
+    )
+    return LoadedSplit(records, class_names, reader.report)
+
+
+def csv_class_names(csv_file: Path, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the class names of all rows with a box, sorted.
+
+    Raises:
+        UserError: there is no such row, or the header is not understood.
+    """
+    places = _places(csv_file, columns or {}, needs_class=True)
+    names = {
+        row.fields[places["class"]]
+        for row in _rows(csv_file)
+        if any(row.fields[places[key]] for key in _box_keys(places))
+    } - {""}
+    if not names:
+        raise UserError(f"{csv_file} has no row with a box and a class; check the file")
+    return tuple(sorted(names))
+
+
+def _rows(csv_file: Path) -> list[Row]:
+    return read_rows(csv_file, expected_headers=[read_header(csv_file)])
+
+
+def _box_keys(places: Mapping[str, int]) -> Sequence[str]:
+    return CORNERS if "x1" in places else SIDES
+
+
+def _places(csv_file: Path, columns: Mapping[str, str], needs_class: bool) -> dict[str, int]:
+    """Return the number of each column by its meaning.
+
+    Raises:
+        UserError: a column is missing, or two would do.
+    """
+    header = [name.casefold() for name in read_header(csv_file)]
+    places = {}
+    for key, known in COLUMNS.items():
+        names = (columns[key].strip().casefold(),) if key in columns else known
+        found = [place for place, name in enumerate(header) if name in names]
+        if len(found) > 1:
+            raise UserError(
+                f"{csv_file}: the columns {', '.join(header[place] for place in found)} could all "
+                f"be '{key}'; say which one it is under `columns`"
+            )
+        if found:
+            places[key] = found[0]
+    if set(CORNERS) <= places.keys():
+        for key, side in zip(_IMAGE_SIDES, ("height", "width"), strict=True):
+            if side in places:
+                places.setdefault(key, places[side])
+        places = {key: place for key, place in places.items() if key not in SIDES}
+    else:
+        places = {key: place for key, place in places.items() if key not in CORNERS}
+    missing = [key for key in ("image", "class")[: 1 + needs_class] if key not in places]
+    missing += [key for key in _box_keys(places) if key not in places]
+    if missing:
+        raise UserError(_unclear(csv_file, missing))
+    return places
+
+
+def _unclear(csv_file: Path, missing: Sequence[str]) -> str:
+    return (
+        f"{csv_file}: no column is '{', '.join(missing)}' in the first line "
+        f"{','.join(read_header(csv_file))[:200]}. Needed are image, class, and x1, y1, x2, y2 or "
+        f"x, y, width, height; say under `columns` how the file calls them, such as `columns: "
+        f"{{{missing[0]}: its name}}`"
+    )
+
+
+class _Reader:
+    """Gather the rows of each image."""
+
+    def __init__(
+        self,
+        path: Path,
+        places: Mapping[str, int],
+        images: ImageFolder,
+        class_names: tuple[str, ...],
+    ) -> None:
+        self.path = path
+        self.places = places
+        self.images = images
+        self.numbers = ClassNumbers(class_names)
+        self.only_class = class_names[0] if len(class_names) == 1 else ""
+        self.report = DataReport.for_classes(class_names)
+        self.faults = Faults()
+        self.entries: dict[str, ImageEntry] = {}
+        self.empty: dict[str, str] = {}
+
+    def add(self, row: Row) -> None:
+        place = f"{self.path}, line {row.line_number}"
+        fields = {key: row.fields[position] for key, position in self.places.items()}
+        name = fields["image"]
+        if not name:
+            self.faults.add(place, "names no image; complete the row or delete it")
+            return
+        entry = self.entries.get(name)
+        if entry is None:
+            size = self._stated_size(fields, place)
+            entry = ImageEntry(name, self.images.find(name), place, stated_size=size)
+            self.entries[name] = entry
+        elif entry.stated_size != self._stated_size(fields, place):
+            self.faults.add(place, f"gives another image size than {entry.place}; correct one")
+        texts = {key: fields[key] for key in _box_keys(self.places)}
+        if any(texts.values()):
+            self._add_box(entry, fields.get("class", ""), texts, place)
+        else:
+            self.empty[name] = place
+
+    def finish(self) -> list[ImageEntry]:
+        """Return the images, if no row has a fault."""
+        self.numbers.add_fault(str(self.path), self.faults)
+        self.faults.stop_if_any()
+        for name, place in self.empty.items():
+            if self.entries[name].boxes:
+                self.report.note("rows without box of images that have boxes skipped", place)
+        return list(self.entries.values())
+
+    def _add_box(self, entry: ImageEntry, name: str, texts: dict[str, str], place: str) -> None:
+        fault = number_fault(texts)
+        if fault:
+            self.faults.add(place, fault)
+            return
+        xyxy = tuple(map(float, texts.values()))
+        if "x1" not in texts:
+            x, y, width, height = xyxy
+            xyxy = (x, y, x + width, y + height)
+        elif xyxy[2] < xyxy[0] or xyxy[3] < xyxy[1]:
+            fault = (
+                f"x2, y2 ({xyxy[2]:g}, {xyxy[3]:g}) lie before x1, y1 ({xyxy[0]:g}, {xyxy[1]:g})"
+            )
+            self.faults.add(place, f"{fault}; correct them, or are they width and height?")
+            return
+        number = self.numbers.number(name or self.only_class)
+        if number is not None:
+            entry.boxes.append(OutlinedBox(xyxy, number, place))
+
+    def _stated_size(self, fields: Mapping[str, str], place: str) -> tuple[int, int] | None:
+        texts = [fields.get(key, "") for key in _IMAGE_SIDES]
+        if not any(texts):
+            return None
+        values = tuple(map(whole_number, texts))
+        if None in values:
+            self.faults.add(place, f"image height and width {texts} are not whole numbers")
+            return None
+        return values

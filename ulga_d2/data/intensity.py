@@ -1,0 +1,123 @@
+"""How stored pixel values become the range that the network is given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+
+# detectron2's unit of intensity: images are 0 (black) to this (white), and PIXEL_MEAN, PIXEL_STD
+# and all public weights are stated in it. Nothing else on the way from file to network knows it.
+PIXEL_MAX = 255.0
+
+KINDS = ("full", "window", "percentile")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Which stored values become black and white; those between go linearly, those beyond are cut.
+
+    Attributes:
+        kind: "full" = the range that the file declares (its type's, or DICOM's stored bits and
+            its own window); "window" = `low` and `high` are stored values (in DICOM after the
+            modality LUT, Hounsfield units for instance); "percentile" = they are percentiles of
+            each image.
+        low, high: see `kind`; 0 with "full".
+
+    Raises:
+        ValueError: an unknown kind, or bounds that do not suit it.
+    """
+
+    kind: str = "full"
+    low: float = 0.0
+    high: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"give {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        if self.kind == "full":
+            return
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError("give two finite numbers, the lower one first")
+        if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ValueError("give two percentiles between 0 and 100")
+
+
+FULL_RANGE = Intensity()
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """Pixels as a file states them, with what the file says about their range.
+
+    Attributes:
+        pixels: (H, W) grey or (H, W, 3) RGB, of any number type.
+        limits: the values that "full" maps to black and white; None where the file declares none.
+        inverted: the lowest value is white (MONOCHROME1).
+        padding: (H, W), True outside the image proper: black, and no part of percentiles.
+    """
+
+    pixels: np.ndarray
+    limits: tuple[float, float] | None
+    inverted: bool = False
+    padding: np.ndarray | None = None
+
+
+def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndarray:
+    """Map stored values linearly to 0..`PIXEL_MAX`, cut off beyond, grey repeated three times.
+
+    8 unsigned bits over their own full range stay uint8 and unchanged; all else becomes float32,
+    which tells all levels of up to 24 bits apart. An image of one value alone becomes black where
+    its percentiles are asked for.
+
+    Returns:
+        (H, W, 3), uint8 or float32.
+
+    Raises:
+        UserError: "full" is asked of a file that declares no range, or a value is not finite.
+    """
+    pixels = stored.pixels
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise UserError(f"image {path} has pixels that are not finite; repair or remove the file")
+    low, high = _bounds(stored, intensity, path)
+    if pixels.dtype == np.uint8 and (low, high) == (0, PIXEL_MAX):
+        mapped = np.uint8(PIXEL_MAX) - pixels if stored.inverted else pixels
+    else:
+        mapped = _spread(pixels, low, high, stored.inverted)
+    if stored.padding is not None:
+        mapped[stored.padding] = 0
+    if mapped.ndim == 2:
+        mapped = cv2.cvtColor(mapped, cv2.COLOR_GRAY2RGB)
+    return np.ascontiguousarray(mapped)
+
+
+def _bounds(stored: StoredPixels, intensity: Intensity, path: str) -> tuple[float, float]:
+    if intensity.kind == "window":
+        return intensity.low, intensity.high
+    if intensity.kind == "percentile":
+        inside = stored.pixels if stored.padding is None else stored.pixels[~stored.padding]
+        low, high = np.percentile(inside, (intensity.low, intensity.high))
+        return float(low), float(high)
+    if stored.limits is None:
+        raise UserError(
+            f"image {path} has {stored.pixels.dtype} pixels, whose range is not declared; set "
+            "INPUT.INTENSITY to window or percentile, or store it with 8 or 16 bits"
+        )
+    return stored.limits
+
+
+def _spread(pixels: np.ndarray, low: float, high: float, inverted: bool) -> np.ndarray:
+    if low >= high:
+        return np.zeros(pixels.shape, np.float32)
+    exact_in_float32 = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32
+    mapped = pixels.astype(np.float32 if exact_in_float32 else np.float64)
+    mapped -= low
+    mapped *= PIXEL_MAX / (high - low)
+    np.clip(mapped, 0, PIXEL_MAX, out=mapped)
+    if inverted:
+        np.subtract(PIXEL_MAX, mapped, out=mapped)
+    return mapped.astype(np.float32, copy=False)

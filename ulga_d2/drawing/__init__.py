@@ -1,0 +1,1 @@
+"""Pictures of images and their boxes: marks, contact sheets, and which images to show."""
