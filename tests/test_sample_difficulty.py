@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def average_precision(folder: Path, dataset: str, difficulty: str) -> float:
     return results["bbox"]["AP50"]
 
 
-@pytest.mark.skipif("ULGA_SLOW" not in os.environ, reason="trains for minutes; set ULGA_SLOW=1")
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", list(WRITERS))
 def test_average_precision_falls_from_easy_to_hard_and_stays_above_0(tmp_path, dataset):
     found = [average_precision(tmp_path, dataset, difficulty) for difficulty in DIFFICULTIES]

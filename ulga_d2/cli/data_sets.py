@@ -100,8 +100,8 @@ def _unknown(name: str, known: Iterable[str]) -> UserError:
 
 
 def _is_own(file: str) -> bool:
-    """Tell an own set's YAML from a config by the one key that only it has."""
-    return re.search(r"^splits\s*:", read_text(file), re.MULTILINE) is not None
+    """Tell an own set's YAML from a config by two keys that only it has."""
+    return re.search(r"^(splits|format)\s*:", read_text(file), re.MULTILINE) is not None
 
 
 def _own(path: Path) -> DataSet:

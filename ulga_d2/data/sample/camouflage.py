@@ -50,8 +50,8 @@ class Camouflage:
 
 DIFFICULTIES = {
     "easy": Camouflage((0.00, 0.20), 0.10, 0.30, 0.010),
-    "medium": Camouflage((0.40, 0.55), 0.22, 0.16, 0.020),
-    "hard": Camouflage((0.65, 0.75), 0.35, 0.08, 0.030),
+    "medium": Camouflage((0.30, 0.45), 0.18, 0.20, 0.020),
+    "hard": Camouflage((0.60, 0.70), 0.35, 0.08, 0.030),
 }
 
 
@@ -127,11 +127,11 @@ def _paste(
     gap = 1 - float(rng.uniform(*difficulty.similarity))
     signs = rng.choice([-1, 1], 4)
     skin = ground.shifted(
-        slope=0.35 * gap * float(signs[0]),
-        angle=1.2 * gap,
-        stretch=1.8 ** (gap * float(signs[1])),
-        light=0.22 * gap * float(signs[2]),
-        tint=2.6 * gap * float(signs[3]),
+        slope=0.5 * gap * float(signs[0]),
+        angle=1.5 * gap,
+        stretch=2.4 ** (gap * float(signs[1])),
+        light=0.3 * gap * float(signs[2]),
+        tint=3.4 * gap * float(signs[3]),
     )
     body = creature.parts[0]
     share = creature.share(size, difficulty.edge)

@@ -56,7 +56,7 @@ class Staining:
 DIFFICULTIES = {
     "easy": Staining(1.0, 1.0, 2, 0.01, (0, 3)),
     "medium": Staining(0.6, 0.65, 5, 0.03, (2, 6)),
-    "hard": Staining(0.35, 0.35, 8, 0.05, (4, 8)),
+    "hard": Staining(0.25, 0.28, 8, 0.05, (4, 8)),
 }
 
 
