@@ -126,7 +126,7 @@ def test_shares_of_negatives_and_classes_are_as_asked():
     assert Counter(bool(s.objects) for s in rsna if s.kind == chest.OPACITY) == {True: 23}
     assert {scene.kind for scene in rsna} == {chest.OPACITY, chest.NOT_NORMAL, chest.NORMAL}
     nih = Counter(item.class_name for item in objects_of("nih", "easy", 64))
-    assert set(nih) == set(chest.NIH_CLASSES) and min(nih.values()) >= 8
+    assert set(nih) == set(chest.CLASS_NAMES) and min(nih.values()) >= 8
     assert rsna[0].objects
 
 
@@ -134,7 +134,7 @@ def test_findings_have_the_sizes_of_the_releases():
     sides = {
         name: [np.sqrt(item.mask.size) * 1024 / SIZE for item in objects_of("nih", "easy", 64)
                if item.class_name == name]
-        for name in chest.NIH_CLASSES
+        for name in chest.CLASS_NAMES
     }  # fmt: skip
     medians = {name: np.median(values) for name, values in sides.items()}
     published = {"Nodule": 69, "Mass": 124, "Atelectasis": 140, "Cardiomegaly": 423}

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor
 
 
-def cell_centres(side: int, like: Tensor) -> Tensor:
-    """Return the centres of a line's cells, (side,), in the type and on the device of `like`."""
-    return centred_places(side, side, like)
-
-
 def centred_places(count: int, side: int, like: Tensor) -> Tensor:
-    """Return the centres of `count` equal parts of a line of `side` cells: (count,)."""
+    """Return the centres of `count` equal parts of a line of `side` cells: (count,).
+
+    In the type and on the device of `like`; as many parts as cells are the cells themselves.
+    """
     place = torch.arange(count, dtype=like.dtype, device=like.device)
     return ((2 * place + 1) * (side / count) - side) / max(side - 1, 1)
 

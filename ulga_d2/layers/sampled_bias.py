@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .places import cell_centres
+from .places import centred_places
 
 
 class SampledBias:
@@ -54,7 +54,7 @@ def _distances(places: Tensor, side: int, length: int) -> Tensor:
 
     Entry 0 stands for a cell a whole line before the place, the last entry for one behind it.
     """
-    cells = cell_centres(side, places)
+    cells = centred_places(side, side, places)
     return (cells - places[..., None] + 2) * ((length - 1) / 4)
 
 

@@ -24,6 +24,7 @@ from .layout import (
     Request,
     SampleImage,
     Written,
+    class_number,
     labels_of,
     write_image,
     write_text,
@@ -105,14 +106,8 @@ def _label(label: Label, size: tuple[int, int]) -> str:
     height, width = size
     x, y, w, h = label.xywh
     numbers = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-    number = _class_number(label, 0)
+    number = class_number(label, CLASS_NAMES, first=0)
     return " ".join([str(number), *(f"{value:.6f}" for value in numbers)]) + "\n"
-
-
-def _class_number(label: Label, first: int) -> int:
-    """Return the number of a label's class; a name that is none gets one beyond the last."""
-    is_known = label.class_name in CLASS_NAMES
-    return first + (CLASS_NAMES.index(label.class_name) if is_known else len(CLASS_NAMES))
 
 
 def write_roboflow(out: Path, request: Request) -> Written:
@@ -140,7 +135,7 @@ def _write_coco(folders: dict[str, Path], images: list[SampleImage]) -> None:
         content = coco_content(
             [image for image in images if image.split == split],
             categories,
-            category_of=lambda label: _class_number(label, 1),
+            category_of=lambda label: class_number(label, CLASS_NAMES, first=1),
             first_id=0,
         )
         write_text(_coco_file(folder / "any"), json.dumps(content))

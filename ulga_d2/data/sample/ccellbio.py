@@ -10,10 +10,10 @@ from .cells import CLASS_NAMES, DIFFICULTIES, make_cells
 from .coco import coco_content
 from .layout import (
     DifficultyTable,
-    Label,
     Request,
     SampleImage,
     Written,
+    class_number,
     labels_of,
     write_image,
     write_text,
@@ -54,11 +54,7 @@ def _annotate(out: Path, images: list[SampleImage]) -> None:
     ]
     for split in SPLITS:
         mine = [image for image in images if image.split == split]
-        content = coco_content(mine, categories, category_of=_category)
+        content = coco_content(
+            mine, categories, category_of=partial(class_number, class_names=CLASS_NAMES, first=1)
+        )
         write_text(_file(out, split), json.dumps(content))
-
-
-def _category(label: Label) -> int:
-    """Return the id of a label's category; a name that is none gets one beyond the last."""
-    is_known = label.class_name in CLASS_NAMES
-    return 1 + (CLASS_NAMES.index(label.class_name) if is_known else len(CLASS_NAMES))

@@ -7,23 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from ..nih_chest_xray import CLASS_NAMES
 from .contour import Contour
 from .opacity import NULL, Opacity, draw_opacity, paste_opacity
 from .scene import Place, Scene, SceneObject, measure_mask
 from .thorax import Film, Thorax, draw_thorax, expose, render_thorax
 
 NIH_NUMBER, RSNA_NUMBER = 3, 4
-NIH_CLASSES = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-)
-NO_FINDING = "No Finding"
 # NIH: images with a second box, of those with any; as in the release.
 TWO_FINDINGS = 0.11
 # Heart over lungs: the usual one, and the large one that is a finding.
@@ -85,7 +75,7 @@ def make_nih_film(
     geometry, texture, extras = place.streams(3)
     names: list[str] = []
     if not is_healthy:
-        names = place.turn(NIH_CLASSES)[: 2 if geometry.uniform() < TWO_FINDINGS else 1]
+        names = place.turn(CLASS_NAMES)[: 2 if geometry.uniform() < TWO_FINDINGS else 1]
     scale = float(geometry.uniform(*LARGE_HEART)) if "Cardiomegaly" in names else 1.0
     thorax = draw_thorax(geometry, scale)
     opacities = [

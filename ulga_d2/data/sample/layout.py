@@ -156,6 +156,12 @@ def labels_of(scene: Scene, *, with_outlines: bool = False) -> tuple[Label, ...]
     )
 
 
+def class_number(label: Label, class_names: Sequence[str], *, first: int) -> int:
+    """Return the number of a label's class, counted from `first`; of no known class, the next."""
+    is_known = label.class_name in class_names
+    return first + (class_names.index(label.class_name) if is_known else len(class_names))
+
+
 def outline_of(item: SceneObject) -> tuple[tuple[float, ...], ...]:
     """Return polygons along the edges of the mask's pixels, one for each of its parts."""
     fine = np.kron(item.mask.astype(np.uint8), np.ones((_FINER, _FINER), np.uint8))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
-from ..nih_chest_xray import ALIASES, SHARES
+from ..nih_chest_xray import ALIASES, NO_FINDING, SHARES
 from ..split import split_of
-from .chest import DIFFICULTIES, NIH_NUMBER, NO_FINDING, make_nih_film
+from .chest import DIFFICULTIES, NIH_NUMBER, make_nih_film
 from .layout import (
     DifficultyTable,
     Label,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import nan
 
+from ..nih_chest_xray import CLASS_NAMES as FINDINGS
 from .cells import CLASS_NAMES as CELLS
-from .chest import NIH_CLASSES
 from .layout import Label, SampleImage, Written
 from .lesion import CLASS_NAMES as LESIONS
 from .outcome import (
@@ -26,7 +26,7 @@ YOLO = frozenset(["yolo", "yolo_old"])
 COCO = frozenset(["roboflow", "ours"])
 ROWS = YOLO | COCO | {"via", "v3", "nih", "rsna"}
 UNKNOWN_CLASS = "Hernia"
-_CLASSES = {"nih": NIH_CLASSES, "ours": CELLS}
+_CLASSES = {"nih": FINDINGS, "ours": CELLS}
 
 
 def _changed(image: SampleImage, label: Label) -> SampleImage:
