@@ -33,6 +33,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m benchmarks.memory
 	$(RUN) -m benchmarks.detector
 	$(RUN) -m benchmarks.loader
+	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.scaling --picture docs/figures/scaling.png
 
 # Written once; a write that was interrupted is begun anew.

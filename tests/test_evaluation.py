@@ -18,9 +18,9 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from ulga_d2.drawing.choice import choose_images
 from ulga_d2.errors import UserError
-from ulga_d2.evaluation.average_precision import detection_metrics
 from ulga_d2.evaluation.detection import DetectionEvaluator
 from ulga_d2.evaluation.picture import draw_predictions
+from ulga_d2.evaluation.summary import all_metrics
 
 CLASSES = ["glioma", "meningioma"]
 SIDE = 96
@@ -102,7 +102,7 @@ def test_files_hold_every_figure_and_the_predictions_that_made_them(tmp_path, ca
     assert metrics["reasons"]["bbox/APs"] == "no ground-truth object smaller than 32x32 px"
     predictions = json.loads((tmp_path / "inference/predictions.json").read_text())
     assert predictions == evaluator.predictions
-    again = detection_metrics(evaluator.records, predictions, evaluator.class_names)
+    again = all_metrics(evaluator.records, predictions, evaluator.class_names, froc_hit="iou")
     assert metrics == {**again.values, "reasons": again.reasons}
     assert sorted(os.listdir(tmp_path / "inference")) == ["metrics.json", "predictions.json"]
     assert capsys.readouterr().out == "", "pycocotools must not print"
@@ -114,6 +114,8 @@ def test_console_shows_the_figures_and_says_why_some_are_missing(tmp_path, caplo
     assert f"{results['agnostic']['AP50']:.2f}" in caplog.text
     assert f"{results['bbox']['AP-meningioma']:.2f}" in caplog.text
     assert "undefined: no ground-truth object smaller than 32x32 px" in caplog.text
+    assert f"{results['froc']['mean']:.2f}" in caplog.text
+    assert f"{results['errors']['background']:.2f}" in caplog.text
     assert "nan" not in caplog.text and "-1" not in caplog.text
 
 

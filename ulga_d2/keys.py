@@ -19,6 +19,7 @@ def add_keys(cfg: CfgNode) -> None:
     _add_dataset_keys(cfg)
     _add_input_keys(cfg)
     _add_solver_keys(cfg)
+    _add_test_keys(cfg)
 
 
 def _node() -> CfgNode:
@@ -174,6 +175,17 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # How many of the latest checkpoints stay on disk.
     cfg.SOLVER.CHECKPOINT_KEEP = 2
+
+
+def _add_test_keys(cfg: CfgNode) -> None:
+    # With TEST.EVAL_PERIOD: the figure whose best evaluation leaves model_best.pth, on the first
+    # set of DATASETS.TEST. Chosen on a set, the best is too good to be reported on that set.
+    cfg.TEST.BEST_METRIC = "bbox/AP"
+    # What finds a lesion in the FROC figures: "iou" = IoU 0.5, "centre" = a detection's centre in
+    # the lesion's box.
+    cfg.TEST.FROC_HIT = "iou"
+    # Stop after so many evaluations in a row without a new best; 0 = never.
+    cfg.TEST.PATIENCE = 0
 
 
 def set_defaults(cfg: CfgNode) -> None:

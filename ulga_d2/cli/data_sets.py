@@ -93,6 +93,28 @@ def find_data_set(what: str) -> DataSet:
     raise _unknown(what, [*LOADERS, *NAMES])
 
 
+def load_one_split(what: str) -> LoadedSplit:
+    """Read the one split that the user means.
+
+    Args:
+        what: a split's name ("brain_tumor_val"), or one of a YAML's ("config.yaml:mine_val").
+
+    Raises:
+        UserError: it is none of these, or cannot be read.
+    """
+    file, colon, split = what.rpartition(":")
+    data_set = find_data_set(file if colon else what)
+    if colon and split in data_set.loaders:
+        return data_set.loaders[split]()
+    if not colon and len(data_set.loaders) == 1:
+        return next(iter(data_set.loaders.values()))()
+    known = data_set.loaders
+    names = [
+        f"{what}_{split}" if what in LOADERS else f"{data_set.name}:{split}" for split in known
+    ]
+    raise UserError(f"{what} is not one split; name one of {', '.join(names)}")
+
+
 def _unknown(name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, known, n=1)
     cure = f"did you mean {near[0]}?" if near else f"ours are {', '.join(LOADERS)}."

@@ -7,20 +7,24 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from types import ModuleType
 
 from ..errors import UserError
 from ..version import __version__
 
-Run = Callable[[argparse.Namespace], int]
-
 # The module of a subcommand has its name, with "_" for "-"; it has add_parser(subparsers), which
-# takes its help line from here, and run(args) -> exit code.
+# takes its help line from here, and run(args) -> exit code. It may have prepare(words), which puts
+# words into an order that argparse understands.
 COMMANDS = {
     "analyze": "show what configs cost: parameters, arithmetic, memory, time, side by side",
+    "compare": "tell whether one model is better than another, and how sure that is",
     "data": "check, show, convert or split a data set",
     "doctor": "check that training can work here; under each problem, the command that cures it",
+    "evaluate": "score saved detections: every figure, with its confidence interval",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
+    "report": "write a run's report.html: figures, curves and a gallery, in one file",
+    "runs": "put several runs side by side: mean and spread over seeds, learning curves",
     "sample": "write a synthetic data set in a real one's layout",
     "train": "train or evaluate a detector, as train_net.py does",
     "weights": "look at a checkpoint, or turn a public one into a file that is safe to load",
@@ -33,13 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((word for word in words if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
         return _fail(_unknown_message(command))
-    parser, run = _build_parser(command)
-    args = parser.parse_args(words)
-    if run is None:
+    parser, module = _build_parser(command)
+    args = parser.parse_args(getattr(module, "prepare", list)(words))
+    if module is None:
         parser.print_help()
         return 0
     try:
-        code = run(args)
+        code = module.run(args)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -51,21 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", code=130)
 
 
-def _build_parser(command: str | None) -> tuple[argparse.ArgumentParser, Run | None]:
+def _build_parser(command: str | None) -> tuple[argparse.ArgumentParser, ModuleType | None]:
     parser = argparse.ArgumentParser(
         prog="ulga", description="Train detectors with ULGA, and the tools around it."
     )
     parser.add_argument("--version", action="version", version=f"ulga_d2 {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND")
-    run = None
+    chosen = None
     for name, text in COMMANDS.items():
         if name == command:
-            module = importlib.import_module("." + name.replace("-", "_"), __package__)
-            module.add_parser(subparsers)
-            run = module.run
+            chosen = importlib.import_module("." + name.replace("-", "_"), __package__)
+            chosen.add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=text)
-    return parser, run
+    return parser, chosen
 
 
 def _unknown_message(command: str) -> str:

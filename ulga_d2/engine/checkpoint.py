@@ -20,16 +20,20 @@ LAST_CHECKPOINT = (
 )
 
 
-def save_checkpoint(folder: str | Path, name: str, state: dict[str, Any]) -> Path:
-    """Write `state` to `folder/name`, then point `last_checkpoint` at it; each replaces atomically.
+def save_checkpoint(
+    folder: str | Path, name: str, state: dict[str, Any], *, is_last: bool = True
+) -> Path:
+    """Write `state` to `folder/name`; point `last_checkpoint` at it unless told not to.
 
-    A kill or a full disk at any moment leaves the previous checkpoint in force.
+    Each file is replaced atomically: a kill or a full disk at any moment leaves the previous
+    checkpoint in force.
     """
     path = Path(folder) / name
     with _replacing(path) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
-    with _replacing(Path(folder) / LAST_CHECKPOINT) as temporary:
-        temporary.write_text(name)
+    if is_last:
+        with _replacing(Path(folder) / LAST_CHECKPOINT) as temporary:
+            temporary.write_text(name)
     return path
 
 

@@ -67,7 +67,10 @@ VALID: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         lambda v: v == "full_model",
         "only 'full_model' (one norm over all gradients) is built",
     ),
+    ("TEST.EVAL_PERIOD", lambda v: v >= 0, "give iterations, or 0 for the end alone"),
+    ("TEST.PATIENCE", lambda v: v >= 0, "give a number of evaluations, or 0 for no early stop"),
     ("MODEL.FPN.FUSE_TYPE", lambda v: v in ("sum", "avg"), "give sum or avg"),
+    ("TEST.FROC_HIT", lambda v: v in ("iou", "centre"), "give iou or centre"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", lambda v: v > 0, "give a norm above 0"),
 )
 
@@ -115,6 +118,8 @@ def check_config(cfg: CfgNode) -> None:
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "
             f"SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR})"
         )
+    if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
+        raise UserError("TEST.PATIENCE counts evaluations, so give TEST.EVAL_PERIOD in iterations")
     if "://" in cfg.OUTPUT_DIR:
         raise UserError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; give a folder of this machine")
     stock = get_detectron2_cfg()

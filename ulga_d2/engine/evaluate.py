@@ -35,7 +35,9 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData) -> dict[str, Any]:
     for name, records in data.test.items():
         folder = Path(cfg.OUTPUT_DIR) / "inference" / ("" if only_one else name)
         loader = TestLoader(cfg, records)
-        evaluator = DetectionEvaluator(name, records, data.class_names, str(folder))
+        evaluator = DetectionEvaluator(
+            name, records, data.class_names, str(folder), froc_hit=cfg.TEST.FROC_HIT
+        )
         of_this_set = inference_on_dataset(model, loader, evaluator)
         if comm.is_main_process():
             picture = Path(cfg.OUTPUT_DIR) / (PICTURE if only_one else f"{name}_{PICTURE}")

@@ -150,6 +150,7 @@ def setup(
     """
     from .datasets import check_same_classes, load_run_data, resolve_classes
     from .device import resolve_device, resolve_workers
+    from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
     from .run_folder import open_run_folder, read_state, warn_of_changes
 
@@ -163,6 +164,7 @@ def setup(
         check_same_classes({"the data": data.class_names, place: tuple(state["class_names"])})
     resolve_classes(cfg, data.class_names)
     if not args.eval_only:
+        check_best_metric(cfg, data)
         resolve_schedule(cfg, len(data.train))
     cfg.freeze()
     if args.resume:

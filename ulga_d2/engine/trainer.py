@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from detectron2.engine import TrainerBase, hooks
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
@@ -28,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import UserError
 from .checkpoint import load_weights
 from .evaluate import evaluate
+from .evaluation_hook import EvaluationHook, Evaluations
 from .hooks import CheckpointHook, drop_lines_from
 from .initial import start_from
 from .loader import build_train_loader
@@ -75,6 +75,7 @@ class Trainer(TrainerBase):
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self.evaluations: Evaluations = []
         if resume:
             load_weights(self.model, state, "the checkpoint")
             self._load_progress(state)
@@ -87,14 +88,13 @@ class Trainer(TrainerBase):
 
     def _hooks_in_order(self) -> list[hooks.HookBase]:
         cfg = self.cfg
-        period = cfg.SOLVER.CHECKPOINT_PERIOD
+        period, keep = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINT_KEEP
+        self._evaluation = EvaluationHook(cfg, self._evaluate, self.state, self.evaluations)
         ordered = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),  # steps the schedule, so it stands before the checkpoint
-            CheckpointHook(
-                self.state, cfg.OUTPUT_DIR, period=period, keep=cfg.SOLVER.CHECKPOINT_KEEP
-            ),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, eval_after_train=False),
+            self._evaluation,  # may make this step the last one
+            CheckpointHook(self.state, cfg.OUTPUT_DIR, period=period, keep=keep),
         ]
         if comm.is_main_process():
             metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
@@ -115,14 +115,13 @@ class Trainer(TrainerBase):
         with EventStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
-                for iteration in range(self.start_iter, self.max_iter):
-                    self.iter = iteration
+                while self.iter < self.max_iter:  # which an early stop lowers
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                self.iter = self.storage.iter = self.max_iter
-                figures = flatten_results_dict(self._evaluate())
-                self.storage.put_scalars(**figures, smoothing_hint=False)
+                    self.iter += 1
+                self.storage.iter = self.max_iter
+                self._evaluation.finish()
             finally:
                 self.after_train()
         return self.results
@@ -191,6 +190,7 @@ class Trainer(TrainerBase):
             "moments": self.optimizer.state_dict()["state"],
             "iteration": self.iter + 1,
             "loss_normalizer": normalizers,
+            "evaluations": [list(pair) for pair in self.evaluations],
             "class_names": list(self.data.class_names),
             "config": self.cfg.dump(),
         }
@@ -202,6 +202,7 @@ class Trainer(TrainerBase):
         self.start_iter = self.scheduler.last_epoch = state["iteration"]
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
+        self.evaluations = [tuple(pair) for pair in state.get("evaluations", [])]
         saved = state["loss_normalizer"]
         if saved[0] is not None:
             own_rank = saved[comm.get_rank()] if len(saved) == comm.get_world_size() else None

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from .accumulate import accumulate
 from .boxes import (
     Prediction,
     Record,
@@ -91,10 +91,10 @@ def detection_metrics(
     image_numbers = number_images(records)
     check_ground_truth(records, class_names)
     check_predictions(predictions, image_numbers, len(class_names))
-    objects = _truth_boxes(records, image_numbers)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+    objects = truth_boxes(records, image_numbers)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says that it makes an index
         truth = coco_index(objects, image_numbers, class_names)
-        found = coco_index(_found_boxes(predictions, image_numbers), image_numbers, class_names)
+        found = coco_index(found_boxes(predictions, image_numbers), image_numbers, class_names)
         by_class = accumulate(truth, found, class_agnostic=False)
         agnostic = accumulate(truth, found, class_agnostic=True)
     values = _class_figures(by_class, class_names) | _agnostic_figures(agnostic)
@@ -107,9 +107,10 @@ def detection_metrics(
     return DetectionMetrics(values, reasons)
 
 
-def _truth_boxes(
+def truth_boxes(
     records: Sequence[Record], image_numbers: Mapping[int | str, int]
 ) -> list[dict[str, Any]]:
+    """Return the objects of all records as COCO annotations, without ids."""
     return [
         {
             "image_id": image_numbers[record["image_id"]],
@@ -122,9 +123,10 @@ def _truth_boxes(
     ]
 
 
-def _found_boxes(
+def found_boxes(
     predictions: Sequence[Prediction], image_numbers: Mapping[int | str, int]
 ) -> list[dict[str, Any]]:
+    """Return predictions as COCO annotations under the images' numbers."""
     return [
         {**prediction, "image_id": image_numbers[prediction["image_id"]], "iscrowd": 0}
         for prediction in predictions
@@ -146,24 +148,6 @@ def coco_index(
     }
     coco.createIndex()
     return coco
-
-
-def accumulate(
-    truth: COCO, found: COCO, *, class_agnostic: bool, iou_type: str = "bbox"
-) -> dict[str, np.ndarray]:
-    """Return COCOeval's precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined.
-
-    Shape:
-        T IoU thresholds, R recall levels, K classes, A areas, M limits of detections an image.
-    """
-    evaluation = COCOeval(truth, found, iou_type)
-    if class_agnostic:
-        evaluation.params.useCats = 0
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation.eval
 
 
 def _class_figures(

@@ -1,4 +1,4 @@
-"""The detectron2 evaluator of boxes and masks: COCO AP and AR, reasons for undefined figures."""
+"""The detectron2 evaluator of boxes and masks: every figure, or the reason why it is undefined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -17,9 +17,10 @@ from detectron2.utils import comm
 from ulga_d2.errors import UserError
 
 from .atomic import write_atomically
-from .average_precision import DetectionMetrics, detection_metrics
+from .average_precision import DetectionMetrics
 from .boxes import number_images
-from .mask_precision import encode_mask, mask_metrics
+from .mask_precision import encode_mask
+from .summary import all_metrics
 from .table import metrics_table
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,10 @@ class DetectionEvaluator(DatasetEvaluator):
         name: of the data set, for messages.
         records: its ground truth, as detectron2's DatasetCatalog gives it.
         class_names: by category_id.
-        output_dir: gets metrics.json (every figure in percent, null with its reason under "reasons"
-            where undefined) and predictions.json (COCO's result list, in the order of the set).
+        output_dir: gets metrics.json (the figures of `all_metrics`, null with the reason under
+            "reasons" where undefined) and predictions.json (COCO's result list, in the order of
+            the set).
+        froc_hit: what finds a lesion: "iou" or "centre".
 
     Attributes:
         predictions: after `evaluate`, on the main process, what predictions.json holds.
@@ -48,11 +51,14 @@ class DetectionEvaluator(DatasetEvaluator):
         records: Sequence[dict[str, Any]],
         class_names: Sequence[str],
         output_dir: str,
+        *,
+        froc_hit: Literal["iou", "centre"] = "iou",
     ) -> None:
         self.name = name
         self.records = records
         self.class_names = class_names
         self.output_dir = output_dir
+        self.froc_hit = froc_hit
         number_images(self.records)  # refuses image ids that are not unique
         self.reset()
 
@@ -72,7 +78,7 @@ class DetectionEvaluator(DatasetEvaluator):
         """Score all images of the set, write the two files and log a table.
 
         Returns:
-            the defined figures, `{"bbox": {"AP": ...}, "agnostic": {"AP": ...}}` in percent; on all
+            the defined figures, `{"bbox": {"AP": ...}, "froc": {"mean": ...}, ...}`; on all
             processes but the main one, an empty dict.
 
         Raises:
@@ -89,9 +95,13 @@ class DetectionEvaluator(DatasetEvaluator):
             for record in self.records
             for prediction in _to_coco(record["image_id"], found[record["image_id"]])
         ]
-        metrics = detection_metrics(self.records, self.predictions, self.class_names)
-        if any(of_image.masks is not None for of_image in found.values()):
-            metrics |= mask_metrics(self.records, self.predictions, self.class_names)
+        metrics = all_metrics(
+            self.records,
+            self.predictions,
+            self.class_names,
+            froc_hit=self.froc_hit,
+            with_masks=any(of_image.masks is not None for of_image in found.values()),
+        )
         self._write(metrics)
         logger.info(
             "%s: %d images, figures in percent\n%s",

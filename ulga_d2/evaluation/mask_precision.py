@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as run_lengths
 
+from .accumulate import accumulate
 from .average_precision import (
     ALL_AREAS,
     AREAS,
@@ -18,7 +19,6 @@ from .average_precision import (
     LIMITS,
     SIZES_IN_WORDS,
     DetectionMetrics,
-    accumulate,
     coco_index,
     percent,
 )

@@ -12,6 +12,11 @@ from .boxes import Prediction, Record
 
 PRECISIONS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 LABELS = {"by class": "bbox", "class-agnostic": "agnostic", "masks, by class": "segm"}
+OTHERS = {
+    "threshold": "at the best F1",
+    "froc": "sensitivity at false positives an image",
+    "errors": "AP50 gained by repairing",
+}
 RECALLS = ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
@@ -23,6 +28,7 @@ def metrics_table(
 ) -> str:
     """Lay out figures in percent; below them, why those shown as "-" are undefined."""
     parts = [_figures(metrics, PRECISIONS), _figures(metrics, RECALLS)]
+    parts.append(_figures_at_one_iou(metrics))
     if len(class_names) > 1:
         parts.append(_classes(metrics, records, predictions, class_names))
     if metrics.reasons:
@@ -38,6 +44,19 @@ def _figures(metrics: DetectionMetrics, figures: Sequence[str]) -> str:
         if group in groups
     ]
     return _tabulate(rows, ["percent", *figures])
+
+
+def _figures_at_one_iou(metrics: DetectionMetrics) -> str:
+    """Lay out what `all_metrics` adds, one row a group: names, then values below them."""
+    groups: dict[str, dict[str, float | None]] = {}
+    for name, value in metrics.values.items():
+        group, figure = name.split("/", 1)
+        if group not in LABELS.values() and not figure.startswith("num_"):
+            groups.setdefault(group, {})[figure] = value
+    return "\n\n".join(
+        _tabulate([[OTHERS.get(group, group), *figures.values()]], ["IoU 0.5", *figures])
+        for group, figures in groups.items()
+    )
 
 
 def _classes(

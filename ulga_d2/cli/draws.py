@@ -1,0 +1,51 @@
+"""The options of commands that draw clusters of images, with their checks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import UserError
+
+LEAST = 100  # draws, below which the ends of an interval are noise
+
+
+def add_dataset_options(parser: argparse.ArgumentParser) -> None:
+    """Add the data set that saved detections belong to, and the file that figures go to."""
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        help="such as brain_tumor_val; of an own data set config.yaml:mine_val",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+
+
+def add_draw_options(parser: argparse.ArgumentParser) -> None:
+    """Add how many resamples are drawn, of what, and the seed."""
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="resamples for the intervals (default 2000)",
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="HOW",
+        help="what is drawn together: patient, image, or run:K for K consecutive numbers in the "
+        "file names (default: patient where the data know every one, else image)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of all draws (default 0)")
+
+
+def check_draws(args: argparse.Namespace) -> None:
+    """Refuse too few resamples; none at all is a choice.
+
+    Raises:
+        UserError: naming the option and what to give.
+    """
+    if args.bootstrap != 0 and args.bootstrap < LEAST:
+        raise UserError(f"--bootstrap is {args.bootstrap}; give {LEAST} or more, or 0 for none")
+    if args.seed < 0:
+        raise UserError(f"--seed is {args.seed}; give 0 or more")

@@ -1,0 +1,77 @@
+"""`ulga evaluate`: the figures of saved detections, and how sure they are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+
+from .draws import add_dataset_options, add_draw_options, check_draws
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        description="Score saved detections on a data set: COCO's AP and AR, per class, per size "
+        "and class-agnostic, with 95 %% intervals from resamples of the images (--bootstrap 0: "
+        "without); FROC, the best F1 threshold, calibration and the split of errors.",
+    )
+    parser.add_argument(
+        "predictions",
+        type=Path,
+        metavar="PREDICTIONS",
+        help="detections (COCO's result list, .json or .json.gz), or a run folder",
+    )
+    add_dataset_options(parser)
+    add_draw_options(parser)
+    parser.add_argument(
+        "--froc-hit",
+        choices=["iou", "centre"],
+        default="iou",
+        help="what finds a lesion in FROC: IoU 0.5 (default), or a centre in its box",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the figures; write what was asked for."""
+    from ..data.progress import with_progress
+    from ..evaluation.atomic import write_atomically
+    from ..evaluation.clusters import cluster_numbers, clusters_in_words, default_clusters
+    from ..evaluation.estimate import estimate, estimate_as_dict, estimate_table
+    from ..evaluation.saved import read_predictions
+    from .data_sets import load_one_split
+
+    check_draws(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    predictions = read_predictions(args.predictions)
+    loaded = load_one_split(args.dataset)
+    how = args.cluster or default_clusters(loaded.records)
+    clusters = cluster_numbers(loaded.records, how)
+    logger.info("matching %s detections to objects", f"{len(predictions):,}")
+    found = estimate(
+        loaded.records,
+        predictions,
+        loaded.class_names,
+        clusters,
+        froc_hit=args.froc_hit,
+        resamples=args.bootstrap,
+        seed=args.seed,
+        watch=partial(with_progress, logger=logger),
+    )
+    words = clusters_in_words(how, clusters)
+    print(f"{args.predictions} on {args.dataset}: {len(predictions):,} detections")
+    if args.bootstrap:
+        print(f"intervals: {args.bootstrap:,} resamples, seed {args.seed}, of {words}")
+    print(f"\n{estimate_table(found)}")
+    if args.json:
+        setting = {"dataset": args.dataset, "images": len(loaded.records), "cluster": how}
+        setting |= {"predictions": str(args.predictions), "seed": args.seed}
+        text = json.dumps(setting | estimate_as_dict(found), indent=1, ensure_ascii=False)
+        write_atomically(str(args.json), f"{text}\n".encode())
+    return 0

@@ -1,0 +1,106 @@
+"""`ulga report`: a run's figures, curves and telling images in one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from .draws import add_draw_options, check_draws
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ..evaluation.report.page import Source
+
+logger = logging.getLogger(__name__)
+
+LIMIT = 5_000_000  # bytes of a report, so that it can be sent by mail
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "report",
+        description="Write one self-contained HTML file about an evaluated run. It needs the run "
+        "folder and the images of its test set.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's OUTPUT_DIR")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/report.html")
+    add_draw_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report; print where it is."""
+    from ..evaluation.atomic import write_atomically
+    from ..evaluation.report.facts import collect_facts
+    from ..evaluation.report.page import render_report
+    from ..evaluation.runs import read_run
+
+    check_draws(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    finished = read_run(args.run_dir)
+    source = _source(args)
+    page = render_report(finished, source, collect_facts(finished, source.records)).encode()
+    path = args.out or args.run_dir / "report.html"
+    write_atomically(str(path), page)
+    print(f"{path}: {len(page) / 1e6:.1f} MB")
+    if len(page) > LIMIT:
+        print(f"warning: more than {LIMIT / 1e6:.0f} MB; fewer detections make it smaller")
+    return 0
+
+
+def _source(args: argparse.Namespace) -> Source:
+    """Read the detections and the test set of the run, and score the ones on the other."""
+    from ..data.image import read_image
+    from ..data.progress import with_progress
+    from ..engine.loader import build_intensity
+    from ..evaluation.clusters import cluster_numbers, clusters_in_words, default_clusters
+    from ..evaluation.estimate import estimate
+    from ..evaluation.report.page import Source
+    from ..evaluation.saved import find_predictions, read_predictions
+
+    predictions = read_predictions(find_predictions(args.run_dir))
+    cfg, (name, records, class_names) = _test_set(args.run_dir)
+    how = args.cluster or default_clusters(records)
+    clusters = cluster_numbers(records, how)
+    found = estimate(
+        records,
+        predictions,
+        class_names,
+        clusters,
+        froc_hit=cfg.TEST.FROC_HIT,
+        resamples=args.bootstrap,
+        seed=args.seed,
+        watch=partial(with_progress, logger=logger),
+    )
+    intervals = ""
+    if args.bootstrap:
+        drawn = clusters_in_words(how, clusters)
+        intervals = f"In brackets: 95 % intervals from {args.bootstrap:,} resamples of {drawn}."
+    reader = partial(read_image, intensity=build_intensity(cfg))
+    return Source(
+        name, records, predictions, class_names, reader, found, intervals, cfg.TEST.FROC_HIT
+    )
+
+
+def _test_set(run_dir: Path) -> tuple[CfgNode, tuple[str, list[dict], tuple[str, ...]]]:
+    """Return the run's config, and name, records and classes of the one set it was tested on."""
+    from .. import get_cfg
+    from ..config import merge_config
+    from ..engine.datasets import load_run_data
+
+    cfg = get_cfg()
+    merge_config(cfg, str(run_dir / "config.yaml"), [])
+    if len(cfg.DATASETS.TEST) != 1:
+        raise UserError(
+            f"{run_dir} was tested on {', '.join(cfg.DATASETS.TEST)}; a report is about one set, "
+            "so evaluate on one with --eval-only and an OUTPUT_DIR of its own"
+        )
+    data = load_run_data(cfg, with_training=False)
+    ((name, records),) = data.test.items()
+    return cfg, (name, records, data.class_names)
