@@ -35,6 +35,7 @@ bench: $(VENV)/.ready
 	$(RUN) -m benchmarks.loader
 	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.scaling --picture docs/figures/scaling.png
+	$(RUN) -m benchmarks.ranks
 
 # Written once; a write that was interrupted is begun anew.
 $(DEMO)/datasets/.ready: | $(VENV)/.ready

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from ulga_d2.data.sample import write_sample
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
+NO_NETWORK = Path(__file__).parent / "no_network"
 
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -29,6 +34,17 @@ TINY = {
     "SOLVER.AMP.ENABLED": "False",
     "DATALOADER.NUM_WORKERS": "0",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Refuse what would leave this machine, here and in every Python that a test starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(NO_NETWORK), prepend=os.pathsep)
+        patch.syspath_prepend(NO_NETWORK)
+        patch.delitem(sys.modules, "sitecustomize", raising=False)
+        importlib.import_module("sitecustomize")
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,8 @@ FLOORS = {
     "backbone": 3, "model_zoo": 3,
     "": 4,  # ulga_d2/__init__.py, the face: registers backbones and data sets
     "engine": 5, "installation": 5,
-    "cli": 6,
+    "study": 6,
+    "cli": 7,
 }  # fmt: skip
 MODEL_SIDE = {"layers", "interaction", "weights", "backbone"}
 FORBIDDEN_ROOMS = {
@@ -33,7 +34,7 @@ FORBIDDEN_ROOMS = {
     "evaluation": MODEL_SIDE,
 }
 TORCH_ONLY = ("layers", "interaction/acp.py", "interaction/cat.py", "interaction/enhanced.py")
-READS_CFG = ("keys.py", "config.py", "__init__.py", "engine/", "model_zoo.py", "cli/")
+READS_CFG = ("keys.py", "config.py", "__init__.py", "engine/", "model_zoo.py", "study/", "cli/")
 NEVER = ("detectron2.projects", "detectron2._C", "timm", "einops", "natten", "mmcv", "apex", "_C")
 
 

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 _TYPE_MISMATCH = re.compile(
-    r"Type mismatch \(<class '(\w+)'> vs\. <class '(\w+)'>\) "
-    r"with values \((.*) vs\. (.*)\) for config key: (\S+)"
+    r"Type mismatch \(<class '([\w.]+)'> vs\. <class '([\w.]+)'>\) "
+    r"with values \((.*) vs\. (.*)\) for config key: (\S+)",
+    re.DOTALL,
 )
+
+_MOST_FILES = 50  # of one config, counted as often as they are named; ours have at most ten
+_MOST_VALUES = 10_000  # of one file; detectron2's whole config has some 300
 
 
 def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
@@ -43,15 +47,68 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
-    from detectron2.utils.file_io import PathManager
-
-    if not PathManager.isfile(config_file):
+    if not os.path.isfile(config_file):
         own = Path(__file__).parent / "configs" / config_file.removeprefix("configs/")
         if not own.is_file():
             raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
         config_file = str(own)
+    _check_chain(cfg, config_file)
     with _readable(cfg, config_file):
         cfg.merge_from_file(config_file, allow_unsafe=False)
+
+
+def _check_chain(cfg: CfgNode, config_file: str) -> None:
+    """Refuse, before it is merged, a file whose aliases or `_BASE_` files grow without end."""
+    waiting = [config_file]
+    for number, file in enumerate(waiting):
+        if number == _MOST_FILES:
+            raise UserError(
+                f"{config_file}: more than {_MOST_FILES} files by _BASE_; is {file} its own base?"
+            )
+        if not os.path.isfile(file):
+            raise UserError(f"{config_file}: the _BASE_ file {file} does not exist")
+        with _readable(cfg, file):
+            found = _read_plain(file)
+            if not isinstance(found, dict):
+                raise TypeError
+        bases = found.get("_BASE_", [])
+        bases = bases if isinstance(bases, list) else [bases]
+        if not all(isinstance(base, str) for base in bases):
+            raise UserError(f"{file}: _BASE_ is {bases}; give a file name, or a list of names")
+        folder = os.path.dirname(file)
+        waiting += [os.path.join(folder, os.path.expanduser(base)) for base in bases]
+
+
+def _read_plain(file: str) -> Any:
+    import yaml
+
+    with open(file, encoding="utf-8") as stream:
+        loader = yaml.SafeLoader(stream)
+        node = loader.get_single_node()
+    if node is None:
+        return {}
+    if _size(node, {}) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_VALUES} values once its aliases are written out")
+    try:
+        return loader.construct_document(node)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"a tag does not fit its value ({error}); write it without a tag"
+        ) from None
+
+
+def _size(node: Any, sizes: dict[int, int]) -> int:
+    """Count the values below a YAML node, those of an alias each time that it is used."""
+    if id(node) not in sizes:
+        sizes[id(node)] = _MOST_VALUES + 1  # for an alias within itself
+        children = node.value if isinstance(node.value, list) else []
+        parts = [part for child in children for part in _parts(child)]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
+def _parts(child: Any) -> tuple[Any, ...]:
+    return child if isinstance(child, tuple) else (child,)
 
 
 def _near_files(config_file: str) -> str:
@@ -76,6 +133,8 @@ def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
         ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{place}: not valid YAML: {error}") from None
+    except (RecursionError, MemoryError):
+        raise UserError(f"{place}: nested too deeply to be a config") from None
     except (AttributeError, TypeError):
         raise UserError(f"{place}: not a config; it must hold nested `KEY: value` lines") from None
     except (KeyError, ValueError, AssertionError, OSError) as error:
@@ -85,7 +144,9 @@ def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
         if unknown:
             message = _unknown_key_message(cfg, unknown.group(1))
         wrong_type = _TYPE_MISMATCH.search(message)
-        if wrong_type:
+        if wrong_type and wrong_type[1].endswith("CfgNode"):
+            message = f"{wrong_type[5]} is a group of keys; name one of them, with its value"
+        elif wrong_type:
             message = "{4} takes a {0}, like {2}; {3} is a {1}".format(*wrong_type.groups())
         raise UserError(f"{place}: {message}") from None
 
@@ -102,7 +163,7 @@ def _unknown_key_message(cfg: CfgNode, key: str) -> str:
     return f"unknown config key {key}; {cure}"
 
 
-def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+def leaf_keys(cfg: CfgNode | dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the full dotted name of every key of `cfg`."""
     for name, value in cfg.items():
         if hasattr(value, "items"):
@@ -111,7 +172,18 @@ def leaf_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def value_of(cfg: CfgNode, key: str) -> Any:
+def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, old and new value of each setting in which two configs, as YAML texts, differ."""
+    import yaml
+
+    old, new = yaml.safe_load(before), yaml.safe_load(after)
+    for key in sorted({*leaf_keys(old), *leaf_keys(new)}):
+        values = value_of(old, key), value_of(new, key)
+        if values[0] != values[1]:
+            yield key, *values
+
+
+def value_of(cfg: CfgNode | dict[str, Any], key: str) -> Any:
     """Return the value of a dotted key, or an empty dict where there is none."""
     value: Any = cfg
     for name in key.split("."):

@@ -22,10 +22,13 @@ COMMANDS = {
     "data": "check, show, convert or split a data set",
     "doctor": "check that training can work here; under each problem, the command that cures it",
     "evaluate": "score saved detections: every figure, with its confidence interval",
+    "fit": "foretell a training's memory and time, and make it fit",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
+    "overfit": "self-test of a config: one batch, learnt by heart in a minute or two",
     "report": "write a run's report.html: figures, curves and a gallery, in one file",
     "runs": "put several runs side by side: mean and spread over seeds, learning curves",
     "sample": "write a synthetic data set in a real one's layout",
+    "study": "run a grid of variants and seeds, resumable, and compare what it gives",
     "train": "train or evaluate a detector, as train_net.py does",
     "weights": "look at a checkpoint, or turn a public one into a file that is safe to load",
 }

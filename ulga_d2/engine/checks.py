@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from detectron2.config import get_cfg as get_detectron2_cfg
@@ -13,66 +12,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 from ..config import leaf_keys, value_of
 from ..errors import UserError
 from .loader import build_intensity
+from .values import check_values
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
-
-SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
-FLIPS = ("none", "horizontal", "vertical")
-
-# key, whether a value works, and the cure.
-VALID: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("SEED", lambda v: v >= 0, "data order is a function of it, so give 0 or more"),
-    (
-        "DATALOADER.ASPECT_RATIO_GROUPING",
-        lambda v: not v,
-        "it must be False: it would make a batch depend on what the loader read before, and a "
-        "resumed run would differ",
-    ),
-    ("DATASETS.NIH_NEGATIVES", lambda v: v >= 0, "give a number of images, or 0 for none"),
-    ("DATASETS.COD10K_CLASSES", lambda v: v in (1, 69), "give 1, or 69 for the sub-classes"),
-    ("DATASETS.FOLD", lambda v: v >= 0, "folds count from 0"),
-    ("DATALOADER.NUM_WORKERS", lambda v: v >= 0, "give 0 or more"),
-    ("INPUT.SQUARE_SIZE", lambda v: v >= 32 and v % 32 == 0, "give a multiple of 32"),
-    (
-        "INPUT.SCALE_RANGE",
-        lambda v: len(v) == 2 and 0 < v[0] <= v[1],
-        "give two factors, the smaller one first",
-    ),
-    ("INPUT.RANDOM_FLIP", lambda v: v in FLIPS, f"give {' or '.join(FLIPS)}"),
-    ("SOLVER.IMS_PER_BATCH", lambda v: v >= 1, "give 1 or more"),
-    ("SOLVER.ACCUMULATION_STEPS", lambda v: v >= 1, "give 1 or more"),
-    ("SOLVER.CHECKPOINT_KEEP", lambda v: v >= 1, "give 1 or more"),
-    ("SOLVER.NUM_EPOCHS", lambda v: v >= 0, "give 1 or more, or 0 for MAX_ITER"),
-    ("SOLVER.MAX_ITER", lambda v: v >= 1, "give 1 or more"),
-    ("SOLVER.BASE_LR", lambda v: v > 0, "give a rate above 0"),
-    ("SOLVER.LR_SCHEDULER_NAME", lambda v: v in SCHEDULES, f"give {' or '.join(SCHEDULES)}"),
-    (
-        "SOLVER.STEPS",
-        lambda v: all(a < b for a, b in zip((0, *v), v, strict=False)),
-        "give iterations that grow",
-    ),
-    (
-        "SOLVER.STEP_FRACTIONS",
-        lambda v: all(a < b for a, b in zip((0, *v), (*v, 1), strict=True)),
-        "give shares of the run that grow, between 0 and 1",
-    ),
-    (
-        "SOLVER.AMP.ENABLED",
-        lambda v: v is None or isinstance(v, bool),
-        "give True, False, or None for what suits the device",
-    ),
-    (
-        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
-        lambda v: v == "full_model",
-        "only 'full_model' (one norm over all gradients) is built",
-    ),
-    ("TEST.EVAL_PERIOD", lambda v: v >= 0, "give iterations, or 0 for the end alone"),
-    ("TEST.PATIENCE", lambda v: v >= 0, "give a number of evaluations, or 0 for no early stop"),
-    ("MODEL.FPN.FUSE_TYPE", lambda v: v in ("sum", "avg"), "give sum or avg"),
-    ("TEST.FROC_HIT", lambda v: v in ("iou", "centre"), "give iou or centre"),
-    ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", lambda v: v > 0, "give a norm above 0"),
-)
 
 # detectron2's keys that a stock trainer reads and this one does not, with what to use instead.
 OF_THE_STOCK_INPUT = "INPUT.SQUARE_SIZE and INPUT.SCALE_RANGE set the sizes"
@@ -98,6 +41,7 @@ NO_EFFECT = {
     "TEST.PRECISE_BN.ENABLED": "the recipe has no batch norm",
     "TEST.EXPECTED_RESULTS": "compare inference/metrics.json",
     "MODEL.BACKBONE.FREEZE_AT": "the whole backbone trains",
+    "MODEL.LOAD_PROPOSALS": "proposals come from MODEL.RPN",
     "CUDNN_BENCHMARK": "it would pick kernels by their timing, and runs could not be repeated",
 }
 
@@ -108,16 +52,15 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         UserError: naming the key and the values that are valid.
     """
-    for key, is_valid, cure in VALID:
-        value = value_of(cfg, key)
-        if not is_valid(value):
-            raise UserError(f"{key} is {value!r}; {cure}")
+    check_values(cfg)
     build_intensity(cfg)
     if not 0 <= cfg.SOLVER.BASE_LR_END <= cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "
             f"SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR})"
         )
+    if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        raise UserError("MODEL.MASK_ON is True; RetinaNet has boxes alone: see configs/*_mask_*")
     if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
         raise UserError("TEST.PATIENCE counts evaluations, so give TEST.EVAL_PERIOD in iterations")
     if "://" in cfg.OUTPUT_DIR:
@@ -149,12 +92,20 @@ def check_model(cfg: CfgNode) -> None:
     trial.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"):
-            build_model(trial)
+            model = build_model(trial)
     except KeyError as error:
+        message = error.args[0] if error.args else error
+        what = message if "registry" in str(message) else f"nothing in it is named {message!r}"
         raise UserError(
-            f"the model cannot be built: nothing in it is named {error}; IN_FEATURES of a head "
-            "must name maps of the backbone"
+            f"the model cannot be built: {what}; IN_FEATURES of a head must name maps of the "
+            "backbone, and NAME a class that detectron2 knows"
         ) from None
+    except UserError:
+        raise
+    except Exception as error:  # what detectron2 asserts, in its words
+        kind = type(error).__name__
+        raise UserError(f"the model cannot be built from this config: {kind} {error}") from None
+    _check_anchor_sizes(cfg, model)
 
 
 def _check_norms(cfg: CfgNode) -> None:
@@ -167,13 +118,36 @@ def _check_norms(cfg: CfgNode) -> None:
             ) from None
 
 
-def _check_anchors(cfg: CfgNode) -> None:
+def _head_levels(cfg: CfgNode) -> tuple[str, list[str]]:
     owner = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "RPN"
-    levels = cfg.MODEL[owner].IN_FEATURES
+    return f"MODEL.{owner}.IN_FEATURES", cfg.MODEL[owner].IN_FEATURES
+
+
+def _check_anchors(cfg: CfgNode) -> None:
+    owner, levels = _head_levels(cfg)
     for key in ("MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"):
         rows = value_of(cfg, key)
         if len(rows) not in (1, len(levels)):
             raise UserError(
                 f"{key} has {len(rows)} rows; give one for all levels, or one for each of "
-                f"MODEL.{owner}.IN_FEATURES ({', '.join(levels)})"
+                f"{owner} ({', '.join(levels)})"
             )
+
+
+def _check_anchor_sizes(cfg: CfgNode, model: torch.nn.Module) -> None:
+    """Refuse anchors that leave gaps in a level's grid, or that no image can hold."""
+    _, levels = _head_levels(cfg)
+    rows, side = cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.INPUT.SQUARE_SIZE
+    shapes = model.backbone.output_shape()
+    for level, row in zip(levels, rows if len(rows) > 1 else rows * len(levels), strict=True):
+        if max(row) < shapes[level].stride:
+            raise UserError(
+                f"MODEL.ANCHOR_GENERATOR.SIZES has {list(row)} pixels for {level}, whose anchors "
+                f"stand {shapes[level].stride} pixels apart; give at least one size as large, or "
+                "objects between them meet no anchor"
+            )
+    if min(min(row) for row in rows) > side:
+        raise UserError(
+            f"MODEL.ANCHOR_GENERATOR.SIZES is {rows}: every anchor is larger than an image of "
+            f"INPUT.SQUARE_SIZE {side}; give sizes in pixels of the network's input"
+        )

@@ -38,6 +38,8 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     names = (list(cfg.DATASETS.TRAIN) if with_training else []) + list(cfg.DATASETS.TEST)
     if not cfg.DATASETS.TEST or (with_training and not cfg.DATASETS.TRAIN):
         raise UserError("DATASETS.TRAIN and DATASETS.TEST must each name a data set")
+    for name in names:
+        _check_name(cfg, name)
     loaded = {name: _load(cfg, name) for name in dict.fromkeys(names)}
     classes = {name: tuple(MetadataCatalog.get(name).thing_classes) for name in loaded}
     check_same_classes(classes)
@@ -70,12 +72,10 @@ def build_options(cfg: CfgNode) -> DatasetOptions:
     )
 
 
-def _load(cfg: CfgNode, name: str) -> list[dict]:
-    if name in NAMES:
-        return load_split(name, build_options(cfg)).records
+def _check_name(cfg: CfgNode, name: str) -> None:
     own = _own_splits(cfg)
-    if name in own:
-        return _load_own(cfg, name, own[name])
+    if name in NAMES or name in own:
+        return
     if name not in DatasetCatalog.list():
         known = [*own, *NAMES]
         near = difflib.get_close_matches(name, known, n=1)
@@ -86,6 +86,14 @@ def _load(cfg: CfgNode, name: str) -> list[dict]:
             f"DATASETS.FOLDS_FILE divides data sets that this project reads, not {name}, which "
             "other code registered; leave the key out"
         )
+
+
+def _load(cfg: CfgNode, name: str) -> list[dict]:
+    if name in NAMES:
+        return load_split(name, build_options(cfg)).records
+    own = _own_splits(cfg)
+    if name in own:
+        return _load_own(cfg, name, own[name])
     records = DatasetCatalog.get(name)
     if not records:
         raise UserError(f"data set {name} has no image")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,9 @@ from ..errors import UserError
 from .device import available_cores
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
+# When a rank has failed, the others get as long to end by themselves, and again after SIGTERM.
+GRACE_SECONDS = 20
+PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def launch_processes(
@@ -34,19 +39,32 @@ def launch_processes(
         args: parsed arguments of the command.
         device: the resolved MODEL.DEVICE, "cuda" or "cpu".
 
+    Returns:
+        0, the exit code of the first rank that failed, or 128 and the number of the signal that
+        ended it.
+
     Raises:
         UserError: processes that this machine cannot have, or a user's error in any of them.
     """
-    _check(args, device)
+    check_processes(args, device)
     url = args.dist_url
     if url == "auto":
         url = f"tcp://127.0.0.1:{_free_port()}"
-    # After a user's error the first process to end makes torch warn that it ends the others.
+    # After a fault the first process to end makes torch warn that it ends the others.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     faults = mp.get_context("spawn").SimpleQueue()
     work = (main, args, url, device, faults)
+    ranks = mp.start_processes(
+        _work, nprocs=args.num_gpus, args=work, start_method="spawn", join=False
+    )
+    with _passing_on_signals(ranks):
+        return _wait(ranks, args, faults)
+
+
+def _wait(ranks: mp.ProcessContext, args: argparse.Namespace, faults: Any) -> int:
     try:
-        mp.start_processes(_work, nprocs=args.num_gpus, args=work, start_method="spawn")
+        while not ranks.join(grace_period=GRACE_SECONDS):
+            pass
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         messages = set()
         while not faults.empty():
@@ -55,11 +73,47 @@ def launch_processes(
             raise UserError("\n".join(sorted(messages))) from None
         if isinstance(error, mp.ProcessRaisedException):
             raise
-        return error.exit_code
+        return _exit_code(args, error)
     return 0
 
 
-def _check(args: argparse.Namespace, device: str) -> None:
+@contextlib.contextmanager
+def _passing_on_signals(ranks: mp.ProcessContext) -> Iterator[None]:
+    """Hand what asks this process to stop to its ranks, which save first."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        for process in ranks.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_code(args: argparse.Namespace, error: mp.ProcessExitedException) -> int:
+    """Return a rank's exit code as a shell counts it; tell of a rank that a signal has ended."""
+    if error.exit_code >= 0:
+        return error.exit_code
+    if -error.exit_code not in PASSED_ON:
+        rank = args.machine_rank * args.num_gpus + error.error_index
+        print(
+            f"error: {error.signal_name} has ended rank {rank}, and with it the run; --resume goes "
+            "on from the last checkpoint",
+            file=sys.stderr,
+        )
+    return 128 - error.exit_code
+
+
+def check_processes(args: argparse.Namespace, device: str) -> None:
+    """Refuse processes that this machine cannot have.
+
+    Raises:
+        UserError: naming what can be had.
+    """
     if device not in BACKENDS:
         raise UserError(
             f"MODEL.DEVICE is {device}, but {args.num_gpus * args.num_machines} processes were "
@@ -67,7 +121,9 @@ def _check(args: argparse.Namespace, device: str) -> None:
         )
     if device == "cuda" and args.num_gpus > torch.cuda.device_count():
         raise UserError(
-            f"--num-gpus {args.num_gpus}, but this machine has {torch.cuda.device_count()}"
+            f"{args.num_gpus} processes were asked for (--num-gpus; torchrun: --nproc-per-node), "
+            f"one a GPU, but this machine has {torch.cuda.device_count()}; MODEL.DEVICE cpu runs "
+            "without"
         )
     if args.num_machines > 1 and args.dist_url == "auto":
         raise UserError(
@@ -88,28 +144,58 @@ def _work(
     device: str,
     faults: Any,
 ) -> None:
+    rank = args.machine_rank * args.num_gpus + local_rank
+    world_size = args.num_machines * args.num_gpus
+    join_group(args, device, init_method=url, rank=rank, world_size=world_size)
+    run_rank(main, args, faults.put)
+
+
+def join_group(args: argparse.Namespace, device: str, *, rank: int, **group: Any) -> None:
+    """Take this rank's GPU, or its share of the cores, and meet the other ranks.
+
+    Args:
+        args: `num_gpus` is the number of ranks on each machine.
+        device: the resolved MODEL.DEVICE.
+        rank: among those of all machines.
+        group: how they meet, as `torch.distributed.init_process_group` takes it.
+    """
     if device == "cuda":
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(rank % args.num_gpus)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cores() // args.num_gpus))
-    dist.init_process_group(
-        backend=BACKENDS[device],
-        init_method=url,
-        world_size=args.num_machines * args.num_gpus,
-        rank=args.machine_rank * args.num_gpus + local_rank,
-    )
+    dist.init_process_group(backend=BACKENDS[device], rank=rank, **group)
     comm.create_local_process_group(args.num_gpus)
+
+
+def run_rank(
+    main: Callable[[argparse.Namespace], object],
+    args: argparse.Namespace,
+    tell: Callable[[str], None],
+) -> NoReturn:
+    """Call `main(args)`, wait for the other ranks and end the process.
+
+    A `SystemExit` is every rank's, by agreement; a user's error can be this rank's alone.
+
+    Args:
+        main: what each rank calls.
+        args: its argument.
+        tell: takes the message of a user's error.
+    """
+    code = 0
     try:
         main(args)
-        comm.synchronize()  # a rank that is done early would break the others' connections
     except UserError as error:
-        faults.put(str(error))
-        _leave(2)
-    dist.destroy_process_group()
-    _leave(0)
+        tell(str(error))
+        leave(2)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    comm.synchronize()  # a rank that is done early would break the others' connections
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    leave(code)
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End the process without the interpreter's tear-down, in which gloo's threads can abort."""
     logging.shutdown()
     sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -66,17 +67,21 @@ def run(argv: Sequence[str] | None = None) -> int:
 def launch(args: argparse.Namespace) -> int:
     """Call `main` in as many processes as `args` asks for; return 0, or 130 when interrupted.
 
+    Under torchrun this process is one of them, and ends here.
+
     Raises:
         UserError: see `main`; also where torch or detectron2 is missing.
     """
     try:
+        if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
+            from .torchrun import run_started, take_place
+
+            take_place(args)
+            run_started(main, args, _device_of)
         if num_processes(args) > 1:
-            from .device import resolve_device
             from .distributed import launch_processes
 
-            cfg = read_config(args)
-            resolve_device(cfg)
-            return launch_processes(main, args, cfg.MODEL.DEVICE)
+            return launch_processes(main, args, _device_of(args))
         main(args)
     except ModuleNotFoundError as error:
         raise UserError(f"no module {error.name}; `ulga doctor` tells the cure") from None
@@ -84,6 +89,14 @@ def launch(args: argparse.Namespace) -> int:
         print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _device_of(args: argparse.Namespace) -> str:
+    from .device import resolve_device
+
+    cfg = read_config(args)
+    resolve_device(cfg)
+    return cfg.MODEL.DEVICE
 
 
 def num_processes(args: argparse.Namespace) -> int:
@@ -153,8 +166,11 @@ def setup(
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
     from .run_folder import open_run_folder, read_state, warn_of_changes
+    from .torchrun import goes_on, refuse_another_run
 
     cfg = read_config(args)
+    goes_on_by_itself = goes_on(cfg, args)
+    args.resume = args.resume or goes_on_by_itself
     open_run_folder(cfg, args)
     resolve_device(cfg)
     resolve_workers(cfg, max(1, args.num_gpus))
@@ -167,6 +183,8 @@ def setup(
         check_best_metric(cfg, data)
         resolve_schedule(cfg, len(data.train))
     cfg.freeze()
+    if goes_on_by_itself:
+        refuse_another_run(cfg, state)
     if args.resume:
         warn_of_changes(cfg, state)
     return cfg, data, state
@@ -184,12 +202,10 @@ def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, 
 
 def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
     """Log the closing table: one row a test set, the cost of the run, and where the picture is."""
-    import resource
-
-    import torch
     from tabulate import tabulate
 
     from .evaluate import PICTURE
+    from .memory import peak_memory
 
     by_set = {cfg.DATASETS.TEST[0]: results} if "bbox" in results else results
     columns = ("AP", "AP50", "AP75", "AR100")
@@ -204,12 +220,9 @@ def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
     ]
     headers = ["data set", "AP", "AP50", "AP75", "AR@100", "class-agnostic AP", "seconds"]
     table = tabulate(rows, headers, floatfmt=".1f", missingval="undefined", tablefmt="pipe")
-    if cfg.MODEL.DEVICE.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated(cfg.MODEL.DEVICE)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     logger = logging.getLogger(__name__)
     logger.info("results\n%s", table)
-    logger.info("peak memory %d MiB; run folder %s", peak >> 20, cfg.OUTPUT_DIR)
+    peak = peak_memory(cfg.MODEL.DEVICE) >> 20
+    logger.info("peak memory %d MiB; run folder %s", peak, cfg.OUTPUT_DIR)
     pictures = sorted(Path(cfg.OUTPUT_DIR).glob(f"*{PICTURE}"))
     logger.info("picture: %s", ", ".join(str(p) for p in pictures))

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 import torchvision
-import yaml
 from detectron2 import __version__ as detectron2_version
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import leaf_keys, value_of
+from ..config import changed_settings
 from ..errors import UserError
 from ..version import __version__
 from ..weights.layout import PublicWeights
@@ -126,11 +125,8 @@ def read_state(
 
 def warn_of_changes(cfg: CfgNode, state: dict[str, Any]) -> None:
     """Log which settings of a resumed run differ from those that its checkpoint was made with."""
-    # Both through YAML, which knows lists and no tuples.
-    before, after = (CfgNode(yaml.safe_load(text)) for text in (state["config"], cfg.dump()))
-    for key in sorted({*leaf_keys(before), *leaf_keys(after)} - NO_MATTER):
-        old, new = value_of(before, key), value_of(after, key)
-        if old != new:
+    for key, old, new in changed_settings(state["config"], cfg.dump()):
+        if key not in NO_MATTER:
             logger.warning("--resume: %s was %s and is %s now", key, old, new)
     old, new = len(state["loss_normalizer"]), comm.get_world_size()
     if old != new:

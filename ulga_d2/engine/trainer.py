@@ -17,7 +17,6 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import (
     CommonMetricPrinter,
-    EventStorage,
     JSONWriter,
     TensorboardXWriter,
 )
@@ -28,6 +27,7 @@ from ..errors import UserError
 from .checkpoint import load_weights
 from .evaluate import evaluate
 from .evaluation_hook import EvaluationHook, Evaluations
+from .history import BoundedStorage
 from .hooks import CheckpointHook, drop_lines_from
 from .initial import start_from
 from .loader import build_train_loader
@@ -112,7 +112,7 @@ class Trainer(TrainerBase):
         self.iter = self.start_iter
         self._batches = build_train_loader(self.cfg, self.data.train, self.start_iter)
         self.replica.train()
-        with EventStorage(self.start_iter) as self.storage:
+        with BoundedStorage(self.start_iter) as self.storage:
             try:
                 self.before_train()
                 while self.iter < self.max_iter:  # which an early stop lowers

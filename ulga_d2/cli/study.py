@@ -1,0 +1,99 @@
+"""`ulga study`: run a grid of configs, data, variants and seeds, and compare what it gives."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from .draws import LEAST
+
+if TYPE_CHECKING:
+    from ..study.execute import Execution
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "study",
+        description="Run every cell of a study (configs x data x variants x seeds) that is not "
+        "done, then write its tables. Stop it at any time: the same command goes on, and a cell "
+        "that was cut goes on from its last checkpoint.",
+        epilog="example: ulga study configs/studies/modules.yaml --out output/modules",
+    )
+    parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="what to run")
+    parser.add_argument("--out", type=Path, help="folder of the study (default: output/STUDY)")
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="run a cell on each of these GPUs at a time (default: one cell after the other)",
+    )
+    parser.add_argument("--list", action="store_true", help="show the cells, and run nothing")
+    parser.add_argument("--table", action="store_true", help="write the tables, and run nothing")
+    parser.add_argument(
+        "--draws", type=int, default=2000, metavar="N", help="resamples and exchanges (2000)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, write `study.md`, `study.csv` and `curves.svg`; 1 if a cell failed."""
+    from ..study.execute import Execution
+    from ..study.plan import read_study
+
+    if args.draws < LEAST:
+        raise UserError(f"--draws is {args.draws}; give {LEAST} or more")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    study = read_study(args.study)
+    out = (args.out or Path("output") / study.name).resolve()
+    execution = Execution(study, out, args.gpus)
+    if args.list:
+        for cell in study.cells:
+            state = "done" if execution.is_done(cell) else "to do"
+            print(f"{state}  {cell.name}  {cell.config} {' '.join(cell.options)}")
+        return 0
+    failed = [] if args.table else execution.run()
+    _write_tables(execution, args.draws)
+    for cell in failed:
+        print(f"failed: {cell.name}; its output is {out}/cells/{cell.name}.txt", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write_tables(execution: Execution, draws: int) -> None:
+    from ..data.progress import with_progress
+    from ..evaluation.atomic import write_atomically
+    from ..evaluation.compare import Plan
+    from ..evaluation.runs import csv_table
+    from ..study.table import (
+        FIGURES,
+        comparisons,
+        figures_table,
+        finished_rows,
+        learning_curves,
+    )
+
+    rows = finished_rows(execution)
+    if not rows:
+        raise UserError(f"{execution.out}: no cell of the study is done, so there is no table")
+    watch = partial(with_progress, logger=logger)
+    study, out = execution.study, execution.out
+    done = sum(len(row.cells) for row in rows)
+    parts = [f"# {study.name}", study.about, f"{done} of {len(study.cells)} cells."]
+    parts += [figures_table(rows), comparisons(execution, rows, Plan(draws, draws), watch)]
+    text = "\n\n".join(filter(None, parts)) + "\n"
+    write_atomically(str(out / "study.md"), text.encode())
+    runs = {row.name: row.runs for row in rows}
+    write_atomically(str(out / "study.csv"), csv_table(runs, list(FIGURES)).encode())
+    curves = learning_curves(rows)
+    if curves:
+        write_atomically(str(out / "curves.svg"), curves.encode())
+    print(text)
+    print(f"{out}/study.md")

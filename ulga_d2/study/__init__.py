@@ -1,0 +1,1 @@
+"""Grids of runs: configs x data x variants x seeds, run, resumed, and put into one table."""
