@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -29,15 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--rounds", type=int, default=7, help="runs that a time is the median of; 0 for none"
     )
-    parser.add_argument(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        dest="options",
-        help="change a setting of every config",
-    )
+    add_set_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,7 +93,7 @@ def _read(config: str, args: argparse.Namespace) -> CfgNode:
     from ..engine.launch import read_config
 
     options = ["MODEL.RETINANET.NUM_CLASSES", str(args.num_classes)]
-    options += [word for pair in args.options for word in pair]
+    options += words_of(args)
     cfg = read_config(argparse.Namespace(config_file=config, opts=options, eval_only=True))
     if cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
         raise UserError(f"{config} is a {cfg.MODEL.META_ARCHITECTURE}; only RetinaNet is analyzed")

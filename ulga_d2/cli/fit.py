@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -31,15 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--memory", type=float, metavar="GIB", help="the limit (default: what the device has free)"
     )
-    parser.add_argument(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        dest="options",
-        help="change a setting of the config",
-    )
+    add_set_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.memory is not None and not args.memory > 0:
         raise UserError(f"--memory is {args.memory}; give GiB, more than 0")
-    words = [word for pair in args.options for word in pair]
+    words = words_of(args)
     namespace = argparse.Namespace(
         config_file=args.config, opts=words, eval_only=False, num_gpus=1, num_machines=1
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -39,15 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--seconds", type=float, default=float("inf"), help="at most (default: no limit)"
     )
-    parser.add_argument(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        dest="options",
-        help="change a setting of the config",
-    )
+    add_set_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         if value < 1:
             raise UserError(f"{name} is {value}; give 1 or more")
     still = [f"MODEL.ULGA.{kind}.DROP_PATH_RATE" for kind in ("VIT", "SWIN", "DAT")]
-    opts = [word for pair in args.options for word in pair]
+    opts = words_of(args)
     opts += [word for key in still for word in (key, "0.0")]
     cfg = read_config(argparse.Namespace(config_file=args.config, opts=opts, eval_only=True))
     resolve_device(cfg)
