@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import signal
 import subprocess
@@ -122,7 +121,7 @@ def gradient_of_the_first_step(folder: Path, micro_batches: int) -> torch.Tensor
         gradients.extend(p.grad.flatten() for p in trainer.model.parameters())
         return 0.0
 
-    trainer._clip_gradients = clip_nothing
+    trainer._step._clip = clip_nothing
     trainer.train()
     return torch.cat(gradients)
 
@@ -173,17 +172,3 @@ def test_leftovers_of_a_kill_in_the_middle_of_a_save_are_cleared(sample_data, tm
     main(tiny_args(tmp_path, SOLVER__MAX_ITER=1))
     assert not list(tmp_path.glob("*.tmp"))
 
-
-def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(sample_data, tmp_path):
-    cfg, data, _ = setup(tiny_args(tmp_path))
-    trainer = Trainer(cfg, data)
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    with torch.no_grad():
-        trainer.model.head.bbox_pred.bias.fill_(math.nan)
-    before["head.bbox_pred.bias"].fill_(math.nan)
-    with pytest.raises(UserError, match=r"iteration 0: losses .*nan.* not finite"):
-        trainer.train()
-    after = trainer.model.state_dict()
-    assert all(
-        torch.equal(after[name], before[name]) or name.endswith("bbox_pred.bias") for name in before
-    )

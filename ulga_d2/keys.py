@@ -173,6 +173,11 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.STEP_FRACTIONS = [22 / 30, 27 / 30]
     # Micro-batches whose gradients are added up before one optimizer step.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Evaluate and share a running mean of the weights (torch's AveragedModel): off by default.
+    cfg.SOLVER.EMA = _node()
+    cfg.SOLVER.EMA.ENABLED = False
+    # Each step moves the mean by 1 - DECAY of the way to the weights.
+    cfg.SOLVER.EMA.DECAY = 0.999
     # How many of the latest checkpoints stay on disk.
     cfg.SOLVER.CHECKPOINT_KEEP = 2
 

@@ -20,6 +20,11 @@ LAST_CHECKPOINT = (
 )
 
 
+def checkpoint_name(done: int, max_iter: int) -> str:
+    """Return the file name of the checkpoint after `done` iterations of `max_iter`."""
+    return "model_final.pth" if done == max_iter else f"model_{done:07d}.pth"
+
+
 def save_checkpoint(
     folder: str | Path, name: str, state: dict[str, Any], *, is_last: bool = True
 ) -> Path:

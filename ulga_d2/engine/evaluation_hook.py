@@ -62,14 +62,19 @@ class EvaluationHook(HookBase):
         self._evaluated = -1  # iterations done when this process last evaluated
 
     def before_train(self) -> None:
-        """Do not go on with a run that had stopped by itself."""
+        """Make up for an evaluation that a signal cut; do not go on with a run that had stopped."""
+        start = self.trainer.start_iter
+        if self._is_due(start) and start not in dict(self.seen):
+            self.trainer.storage.iter = start - 1  # where the uninterrupted run noted it
+            self._run(start)
+            self.trainer.storage.iter = start
         if self._is_exhausted():
-            self._stop(self.trainer.start_iter)
+            self._stop(start)
 
     def after_step(self) -> None:
         """Evaluate if it is time, and stop the run if that was once too often without a gain."""
         done = self.trainer.iter + 1
-        if self._period and done % self._period == 0 and done != self.trainer.max_iter:
+        if self._is_due(done):
             self._run(done)
             if self._is_exhausted():
                 self._stop(done)
@@ -79,6 +84,9 @@ class EvaluationHook(HookBase):
         done = self.trainer.max_iter
         if self._evaluated != done:
             self._run(done)
+
+    def _is_due(self, done: int) -> bool:
+        return bool(self._period) and 0 < done < self.trainer.max_iter and not done % self._period
 
     def _run(self, done: int) -> None:
         self._evaluated = done

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from .checkpoint import remove_old, remove_unfinished, save_checkpoint
+from .checkpoint import checkpoint_name, remove_old, remove_unfinished, save_checkpoint
 
 
 class CheckpointHook(HookBase):
@@ -32,12 +32,11 @@ class CheckpointHook(HookBase):
     def after_step(self) -> None:
         """Save if this iteration is one to save after."""
         done = self.trainer.iter + 1
-        is_last = done == self.trainer.max_iter
-        if done % self._period and not is_last:
+        if done % self._period and done != self.trainer.max_iter:
             return
         state = self._collect()
         if comm.is_main_process():
-            name = "model_final.pth" if is_last else f"model_{done:07d}.pth"
+            name = checkpoint_name(done, self.trainer.max_iter)
             save_checkpoint(self._folder, name, state)
             remove_old(self._folder, self._keep, done)
 

@@ -12,6 +12,7 @@ from ..weights.detect import recognise
 from ..weights.initialise import initialise
 from ..weights.layout import PublicWeights
 from ..weights.load import is_own, read_plain
+from .averaged import evaluated_weights
 from .checkpoint import load_weights
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _warn_of_others(cfg: CfgNode, node: str, theirs: dict[str, Any], whose: str)
 
 
 def _start_from_own(model: nn.Module, state: dict[str, Any]) -> list[str]:
-    given, new = state["model"], []
+    given, new = evaluated_weights(state), []
     if not any(INTERACTION in name for name in given):
         new = [name for name in model.state_dict() if INTERACTION in name]
     own = model.state_dict()

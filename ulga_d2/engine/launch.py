@@ -191,12 +191,13 @@ def setup(
 
 
 def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
+    from .averaged import evaluated_weights
     from .checkpoint import load_weights
     from .evaluate import evaluate
-    from .trainer import build_seeded_model
+    from .model import build_seeded_model
 
     model = build_seeded_model(cfg)
-    load_weights(model, state, "the checkpoint to evaluate")
+    load_weights(model, {"model": evaluated_weights(state)}, "the checkpoint to evaluate")
     return evaluate(cfg, model, data)
 
 

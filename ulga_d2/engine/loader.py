@@ -14,6 +14,7 @@ from ..data.intensity import KINDS, Intensity
 from ..data.mapper import DetectionMapper, test_augmentations, training_augmentations
 from ..errors import UserError
 from .sampler import PositionDataset, PositionSampler
+from .signals import outlive_first_signal
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -72,6 +73,7 @@ def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> It
             sampler=sampler,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list,
+            worker_init_fn=outlive_first_signal,
         )
     )
 
@@ -86,6 +88,7 @@ class TestLoader:
             sampler=InferenceSampler(len(records)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list,
+            worker_init_fn=outlive_first_signal,
         )
 
     def __len__(self) -> int:

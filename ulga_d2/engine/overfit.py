@@ -16,8 +16,8 @@ from torch import nn
 from ..data.mapper import DetectionMapper, test_augmentations
 from ..errors import UserError
 from .loader import build_intensity
+from .model import build_seeded_model
 from .optimizer import build_optimizer
-from .trainer import build_seeded_model
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

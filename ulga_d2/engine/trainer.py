@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import math
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import torch
 from detectron2.engine import TrainerBase, hooks
-from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import (
@@ -20,18 +16,22 @@ from detectron2.utils.events import (
     JSONWriter,
     TensorboardXWriter,
 )
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
-from .checkpoint import load_weights
+from .averaged import averaged_state, build_averaged, load_averaged
+from .checkpoint import checkpoint_name, load_weights, save_checkpoint
+from .distributed import leave
 from .evaluate import evaluate
 from .evaluation_hook import EvaluationHook, Evaluations
 from .history import BoundedStorage
 from .hooks import CheckpointHook, drop_lines_from
 from .initial import start_from
 from .loader import build_train_loader
+from .model import build_seeded_model
+from .not_finite import REPORT, has_finite_weights, report_not_finite
 from .optimizer import build_optimizer
+from .signals import StopSignals, tell_of_stop
+from .step import GradientStep, StepOutcome
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -41,22 +41,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_STEP_STREAM = 2  # beside the streams of the sampler
 WRITE_PERIOD = 20  # iterations between two lines of progress
 
 
 class Trainer(TrainerBase):
     """Train a detector as the config says.
 
-    A step is a function of (seed, iteration, weights and optimizer state): torch's generators are
-    seeded anew in each micro-batch, so a checkpoint needs no generator state and a resumed run
-    repeats the uninterrupted one.
+    A step is a function of (seed, iteration, weights and optimizer state), so a resumed run repeats
+    the uninterrupted one. SIGTERM and SIGUSR1 end a run after saving it.
 
     Args:
         cfg: a resolved config (see `launch.setup`).
         data: the run's records.
         state: a checkpoint, public weights, or None to start from random weights.
         resume: go on with the checkpoint's run; else only its weights are taken.
+
+    Attributes:
+        done: iterations whose step has been taken.
+        averaged: the running mean of the weights, with SOLVER.EMA, which is evaluated; else None.
     """
 
     def __init__(
@@ -76,13 +78,16 @@ class Trainer(TrainerBase):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.evaluations: Evaluations = []
+        if state is not None and not resume:
+            start_from(cfg, self.model, state)
+        self.averaged = build_averaged(cfg, self.model)
         if resume:
             load_weights(self.model, state, "the checkpoint")
             self._load_progress(state)
-        elif state is not None:
-            start_from(cfg, self.model, state)
-        self.replica = _distribute(self.model)
-        self.device_type = cfg.MODEL.DEVICE.split(":")[0]
+        self.done = self.start_iter
+        self._step = GradientStep(cfg, self.model)
+        self._signals = StopSignals()
+        self._stop = 0  # the signal that all ranks know of
         self.results: dict[str, Any] = {}
         self.register_hooks(self._hooks_in_order())
 
@@ -111,8 +116,8 @@ class Trainer(TrainerBase):
         """Run from the first or the resumed iteration to the last; return the last evaluation."""
         self.iter = self.start_iter
         self._batches = build_train_loader(self.cfg, self.data.train, self.start_iter)
-        self.replica.train()
-        with BoundedStorage(self.start_iter) as self.storage:
+        self.model.train()
+        with BoundedStorage(self.start_iter) as self.storage, self._signals:
             try:
                 self.before_train()
                 while self.iter < self.max_iter:  # which an early stop lowers
@@ -120,64 +125,80 @@ class Trainer(TrainerBase):
                     self.run_step()
                     self.after_step()
                     self.iter += 1
+                    if self._stop:
+                        self._save_and_stop()
                 self.storage.iter = self.max_iter
                 self._evaluation.finish()
             finally:
+                self._batches.close()  # ends the loader's workers
                 self.after_train()
         return self.results
 
     def run_step(self) -> None:
-        """Add up the gradients of the step's micro-batches and take one optimizer step."""
-        micro_batches = self.cfg.SOLVER.ACCUMULATION_STEPS
-        sums: dict[str, float] = {}
-        data_time = 0.0
-        for micro in range(micro_batches):
-            start = time.perf_counter()
-            batch = next(self._batches)
-            data_time += time.perf_counter() - start
-            _seed_torch(self.cfg.SEED, self.iter, micro)  # the loader may have drawn numbers
-            losses = self._backward(batch, is_last=micro == micro_batches - 1)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value / micro_batches
-        losses, data_time = _mean_over_ranks(sums, data_time)
-        norm = self._clip_gradients()
-        # Both are equal on every rank, so that all stop together. A loss can be NaN while its
-        # gradient is not: L1's is a sign.
-        if not math.isfinite(norm + sum(losses.values())):
-            raise UserError(
-                f"iteration {self.iter}: losses {losses}, gradient {norm}: not finite. The last "
-                "checkpoint is kept. Lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or turn "
-                "SOLVER.AMP off."
-            )
+        """Take one optimizer step, unless its loss or its gradient is not finite."""
+        normalizer = getattr(self.model, "loss_normalizer", None)
+        start = time.perf_counter()
+        batches = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATION_STEPS)]
+        waited = time.perf_counter() - start
+        outcome = self._step.gradient(batches, self.iter, waited, self._signals.asked)
+        if not outcome.is_finite:
+            self._refuse(batches, outcome, normalizer)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        self.done, self._stop = self.iter + 1, outcome.stop
         self.storage.put_scalars(
-            total_loss=sum(losses.values()), **losses, gradient_norm=norm, data_time=data_time
+            total_loss=sum(outcome.losses.values()),
+            **outcome.losses,
+            gradient_norm=outcome.norm,
+            data_time=outcome.data_time,
         )
 
-    def _backward(self, batch: list[dict], *, is_last: bool) -> dict[str, float]:
-        # Ranks exchange gradients once a step, with the last micro-batch.
-        waits = isinstance(self.replica, DistributedDataParallel) and not is_last
-        with self.replica.no_sync() if waits else contextlib.nullcontext():
-            # TorchScript rewrites the focal loss after its first calls, which moves the last bits:
-            # a resumed process would do so at another iteration than the uninterrupted one.
-            with (
-                torch.jit.optimized_execution(False),
-                torch.autocast(
-                    self.device_type, dtype=torch.bfloat16, enabled=self.cfg.SOLVER.AMP.ENABLED
-                ),
-            ):
-                losses = self.replica(batch)
-            (sum(losses.values()) / self.cfg.SOLVER.ACCUMULATION_STEPS).backward()
-        return {name: float(value.detach()) for name, value in losses.items()}
+    def _refuse(
+        self, batches: list[list[dict]], outcome: StepOutcome, normalizer: float | None
+    ) -> NoReturn:
+        """Keep the weights that the step began with, tell where it went wrong, and stop."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        folder = self.cfg.OUTPUT_DIR
+        self._set_normalizer(normalizer)  # which every forward pass moves
+        what = report_not_finite(folder, self._step, batches, self.iter, outcome, rate)
+        self._set_normalizer(normalizer)
+        kept = "The last checkpoint is kept"
+        if all(comm.all_gather(has_finite_weights(self.model))):
+            kept = f"The weights before it are in {self._save(self.state())}"
+        comm.synchronize()  # the main process has written
+        raise UserError(
+            f"{what}. {kept}; see {folder}/{REPORT}, which names each rank's images. Lower "
+            "SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS, or turn SOLVER.AMP off, and add --resume"
+        )
 
-    def _clip_gradients(self) -> float:
-        clip = self.cfg.SOLVER.CLIP_GRADIENTS
-        limit = clip.CLIP_VALUE if clip.ENABLED else math.inf
-        return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit, clip.NORM_TYPE))
+    def _save(self, state: dict[str, Any]) -> str:
+        name = checkpoint_name(state["iteration"], self.max_iter)
+        if comm.is_main_process():
+            save_checkpoint(self.cfg.OUTPUT_DIR, name, state)
+        return name
+
+    def _save_and_stop(self) -> NoReturn:
+        """End the process as the signal asked; --resume goes on after the step just taken."""
+        if self.done < self.max_iter:  # else the final weights are saved
+            self._save(self.state())
+        tell_of_stop(self._stop, self.done)
+        raise SystemExit(128 + self._stop)
 
     def _evaluate(self) -> dict[str, Any]:
-        self.results = evaluate(self.cfg, self.model, self.data)
+        state = self.state()  # an evaluation changes nothing of it
+
+        def save_and_leave(number: int) -> None:
+            self._save(state)
+            tell_of_stop(number, state["iteration"])
+            leave(128 + number)
+
+        model = self.model if self.averaged is None else self.averaged.module
+        with self._signals.at_once(save_and_leave):
+            if self._stop:
+                save_and_leave(self._stop)
+            self.results = evaluate(self.cfg, model, self.data)
         self.model.train()
         return self.results
 
@@ -187,8 +208,9 @@ class Trainer(TrainerBase):
         normalizers = comm.gather(getattr(self.model, "loss_normalizer", None))
         return {
             "model": self.model.state_dict(),
+            **averaged_state(self.averaged),
             "moments": self.optimizer.state_dict()["state"],
-            "iteration": self.iter + 1,
+            "iteration": self.done,
             "loss_normalizer": normalizers,
             "evaluations": [list(pair) for pair in self.evaluations],
             "class_names": list(self.data.class_names),
@@ -206,42 +228,10 @@ class Trainer(TrainerBase):
         saved = state["loss_normalizer"]
         if saved[0] is not None:
             own_rank = saved[comm.get_rank()] if len(saved) == comm.get_world_size() else None
-            self.model.loss_normalizer = np.mean(saved).item() if own_rank is None else own_rank
+            self._set_normalizer(np.mean(saved).item() if own_rank is None else own_rank)
+        if self.averaged is not None:
+            load_averaged(self.averaged, state)
 
-
-def build_seeded_model(cfg: CfgNode) -> nn.Module:
-    """Build the detector on its device; its initial weights are a function of SEED."""
-    torch.manual_seed(cfg.SEED)
-    model = build_model(cfg)
-    if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
-        # The focal loss sums tens of thousands of terms: too many for bfloat16's eight bits.
-        model.head.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
-    return model
-
-
-def _to_float32(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.float()
-    return type(value)(_to_float32(item) for item in value)
-
-
-def _distribute(model: nn.Module) -> nn.Module:
-    if comm.get_world_size() == 1:
-        return model
-    is_cuda = next(model.parameters()).is_cuda
-    device_ids = [torch.cuda.current_device()] if is_cuda else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
-
-
-def _mean_over_ranks(losses: dict[str, float], data_time: float) -> tuple[dict[str, float], float]:
-    """Return the ranks' mean losses and the longest wait for data, on every rank."""
-    if comm.get_world_size() == 1:
-        return losses, data_time
-    everyone = comm.all_gather((losses, data_time))
-    means = {name: float(np.mean([one[name] for one, _ in everyone])) for name in losses}
-    return means, max(wait for _, wait in everyone)
-
-
-def _seed_torch(seed: int, iteration: int, micro: int) -> None:
-    sequence = np.random.SeedSequence([seed, _STEP_STREAM, iteration, micro, comm.get_rank()])
-    torch.manual_seed(int(sequence.generate_state(1)[0]))
+    def _set_normalizer(self, value: float | None) -> None:
+        if value is not None:
+            self.model.loss_normalizer = value

@@ -79,6 +79,7 @@ OF_THE_RUN: Valid = (
         lambda v: v is None or isinstance(v, bool),
         "give True, False, or None for what suits the device",
     ),
+    ("SOLVER.EMA.DECAY", lambda v: 0 < v < 1, "give a number between 0 and 1, such as 0.999"),
     (
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
         lambda v: v == "full_model",

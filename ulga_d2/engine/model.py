@@ -1,0 +1,28 @@
+"""The detector of a run, built so that its first weights follow from the config alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+
+def build_seeded_model(cfg: CfgNode) -> nn.Module:
+    """Build the detector on its device; its initial weights are a function of SEED."""
+    torch.manual_seed(cfg.SEED)
+    model = build_model(cfg)
+    if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
+        # The focal loss sums tens of thousands of terms: too many for bfloat16's eight bits.
+        model.head.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
+    return model
+
+
+def _to_float32(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float()
+    return type(value)(_to_float32(item) for item in value)
