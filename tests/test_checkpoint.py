@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ulga_d2.engine.checkpoint import (
-    last_checkpoint,
     load_checkpoint,
+    load_last,
     remove_old,
     save_checkpoint,
 )
@@ -22,14 +22,14 @@ from ulga_d2.errors import UserError
 def test_a_failed_save_leaves_the_previous_checkpoint_in_force(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, "model_0000001.pth", {"iteration": 1})
 
-    def fail_halfway(_state, path):
-        Path(path).write_bytes(b"half")
+    def fail_halfway(_state, file):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail_halfway)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"model_0000002\.pth could not be written: disk full"):
         save_checkpoint(tmp_path, "model_0000002.pth", {"iteration": 2})
-    assert load_checkpoint(last_checkpoint(tmp_path))["iteration"] == 1
+    assert load_last(tmp_path)[1]["iteration"] == 1
     assert not list(tmp_path.glob("*.tmp"))
 
 

@@ -19,7 +19,6 @@ from detectron2.engine import HookBase
 from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.trainer import Trainer
-from ulga_d2.errors import UserError
 
 LENGTH = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 3}
 
@@ -171,4 +170,3 @@ def test_leftovers_of_a_kill_in_the_middle_of_a_save_are_cleared(sample_data, tm
     (tmp_path / "model_0000001.pth.tmp").write_bytes(b"half")
     main(tiny_args(tmp_path, SOLVER__MAX_ITER=1))
     assert not list(tmp_path.glob("*.tmp"))
-

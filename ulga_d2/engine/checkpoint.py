@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
 from ..errors import UserError
+from ..weights.digest import KEY, content_sha256, file_sha256
 from ..weights.load import FORMAT, is_own, read_plain
 
 logger = logging.getLogger(__name__)
 
-LAST_CHECKPOINT = (
-    "last_checkpoint"  # detectron2's name: a text file that holds the latest's file name
-)
+# detectron2's name: a text file that holds the latest checkpoint's file name.
+LAST_CHECKPOINT = "last_checkpoint"
+CHECKPOINTS = "model_*.pth"
+UNFINISHED = ".tmp"
 
 
 def checkpoint_name(done: int, max_iter: int) -> str:
@@ -30,48 +36,130 @@ def save_checkpoint(
 ) -> Path:
     """Write `state` to `folder/name`; point `last_checkpoint` at it unless told not to.
 
-    Each file is replaced atomically: a kill or a full disk at any moment leaves the previous
-    checkpoint in force.
+    A file is written beside the old one, flushed to the disk, read back and compared, and only
+    then put in its place: a kill or a full disk at any moment leaves the previous checkpoint in
+    force. The sha256 of the content is in the file.
+
+    Raises:
+        UserError: the file could not be written, or is not on the disk as it was written.
     """
     path = Path(folder) / name
-    with _replacing(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
-    if is_last:
-        with _replacing(Path(folder) / LAST_CHECKPOINT) as temporary:
-            temporary.write_text(name)
-    return path
-
-
-class _replacing:
-    """Write to a temporary file; on success flush it to disk and rename it to `path`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(path.name + ".tmp")
-
-    def __enter__(self) -> Path:
-        return self.temporary
-
-    def __exit__(self, error_type: type | None, *_: object) -> None:
-        if error_type is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        with open(self.temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self.temporary, self.path)
-
-
-def last_checkpoint(folder: str | Path) -> Path | None:
-    """Return the path that `last_checkpoint` names, or None if the folder holds no checkpoint."""
-    pointer = Path(folder) / LAST_CHECKPOINT
-    if not pointer.is_file():
-        return None
-    path = Path(folder) / pointer.read_text().strip()
-    if not path.is_file():
+    content = {"format": FORMAT, **state}
+    content[KEY] = content_sha256(content)
+    try:
+        _replace(path, lambda file: torch.save(content, file))
+        if is_last:
+            _replace(Path(folder) / LAST_CHECKPOINT, lambda file: file.write(name.encode()))
+    except (OSError, RuntimeError) as error:  # the latter is torch's
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{pointer} names {path}, which does not exist; restore it or delete {pointer}"
-        )
+            f"checkpoint {path} could not be written: {reason}. The one before it is still in "
+            "force: make room, and --resume goes on from there"
+        ) from None
     return path
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Put a new file in the place of `path`, whole or not at all."""
+    temporary = path.with_name(path.name + UNFINISHED)
+    try:
+        with open(temporary, "wb") as raw:
+            file = _Hashing(raw)
+            try:
+                write(file)
+            except RuntimeError as error:
+                raise file.fault or error from None
+            raw.flush()
+            os.fsync(raw.fileno())
+        if file_sha256(temporary) != file.sha256.hexdigest():
+            raise OSError(errno.EIO, "the disk gives back other bytes than were written")
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class _Hashing:
+    """A file that keeps the sha256 of what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.fault: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.fault = error  # torch raises another in its place
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can (Windows cannot)."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def holds_checkpoint(folder: str | Path) -> bool:
+    """Tell whether a run has left anything in a folder that it could be gone on with from."""
+    return (Path(folder) / LAST_CHECKPOINT).exists() or any(Path(folder).glob(CHECKPOINTS))
+
+
+def load_last(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Read the checkpoint that `last_checkpoint` names; if it is damaged, the newest that is not.
+
+    Every damage is logged as a warning.
+
+    Raises:
+        UserError: none can be read; every damage is named.
+    """
+    folder = Path(folder)
+    damages: list[str] = []
+    named = None
+    try:
+        named = _named_last(folder)
+        return named, load_checkpoint(named)
+    except UserError as error:
+        damages.append(str(error))
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for path in sorted(set(folder.glob(CHECKPOINTS)) - {named}):
+        try:
+            found.append((path, load_checkpoint(path)))
+        except UserError as error:
+            damages.append(str(error))
+        found = sorted(found, key=lambda pair: pair[1]["iteration"])[-1:]
+    if not found:
+        raise UserError("\n".join(["no checkpoint can be gone on with:", *damages]))
+    (path, state) = found[0]
+    for damage in damages:
+        logger.warning("%s", damage)
+    logger.warning("going on with %s instead (iteration %d)", path, state["iteration"])
+    return path, state
+
+
+def _named_last(folder: Path) -> Path:
+    pointer = folder / LAST_CHECKPOINT
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise UserError(f"{pointer} does not exist: the run ended before its first save") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{pointer} cannot be read: {error}") from None
+    if not name or Path(name).name != name:
+        raise UserError(f"{pointer} holds {name[:80]!r}, which is no name of a checkpoint")
+    if not (folder / name).is_file():
+        raise UserError(f"{pointer} names {name}, which does not exist")
+    return folder / name
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -108,8 +196,8 @@ def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> 
 
 def remove_unfinished(folder: str | Path) -> None:
     """Delete the half-written files that a kill in the middle of a save has left."""
-    for name in (".pth", LAST_CHECKPOINT):
-        for path in Path(folder).glob(f"*{name}.tmp"):
+    for name in (CHECKPOINTS, LAST_CHECKPOINT):
+        for path in Path(folder).glob(name + UNFINISHED):
             path.unlink(missing_ok=True)
 
 

@@ -97,7 +97,7 @@ class EvaluationHook(HookBase):
         self.seen[:] = [pair for pair in self.seen if pair[0] < done] + [(done, value)]
         if not self._period or value is None or value <= max(before, default=float("-inf")):
             return
-        state = {**self._collect(), "iteration": done}
+        state = self._collect()
         if comm.is_main_process():
             save_checkpoint(self._folder, BEST_CHECKPOINT, state, is_last=False)
             logger.info("%s %.2f is the best so far: %s", self._metric, value, BEST_CHECKPOINT)

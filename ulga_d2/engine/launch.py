@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
     from ..weights.layout import PublicWeights
+    from .trainer import Trainer
 
 
 DESCRIPTION = "Train or evaluate a detector."
@@ -123,10 +125,22 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
         trainer = Trainer(cfg, data, state, resume=args.resume)
         write_config(cfg)  # only now is it known that the checkpoint fits
-        results = trainer.train()
+        results = _train(trainer)
     if comm.is_main_process():
         _log_summary(cfg, results, time.perf_counter() - start)
     return results
+
+
+def _train(trainer: Trainer) -> dict[str, Any]:
+    try:
+        return trainer.train()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{error.filename or trainer.cfg.OUTPUT_DIR}: {error.strerror}. The last checkpoint is "
+            "still in force: make room, and --resume goes on from there"
+        ) from None
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:

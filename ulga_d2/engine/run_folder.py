@@ -20,7 +20,7 @@ from ..config import changed_settings
 from ..errors import UserError
 from ..version import __version__
 from ..weights.layout import PublicWeights
-from .checkpoint import last_checkpoint, load_checkpoint
+from .checkpoint import holds_checkpoint, load_checkpoint, load_last
 from .initial import read_initial
 
 logger = logging.getLogger(__name__)
@@ -57,11 +57,10 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError(
             f"OUTPUT_DIR {folder} cannot be written ({error.strerror}); name another folder"
         ) from None
-    found = last_checkpoint(folder) or next(folder.glob("model_*.pth"), None)
-    if found and not (args.resume or args.eval_only):
+    if holds_checkpoint(folder) and not (args.resume or args.eval_only):
         raise UserError(
-            f"OUTPUT_DIR {folder} already holds a run ({found.name}). Add --resume to go on with "
-            "it, or give another OUTPUT_DIR"
+            f"OUTPUT_DIR {folder} already holds a run. Add --resume to go on with it, or give "
+            "another OUTPUT_DIR"
         )
     _start_log(folder)
     logger.info(
@@ -99,14 +98,10 @@ def read_state(
             cannot be used.
     """
     if args.resume:
-        path = last_checkpoint(cfg.OUTPUT_DIR)
-        if path is None:
-            raise UserError(
-                f"--resume: {cfg.OUTPUT_DIR} holds no checkpoint; leave --resume out to start, or "
-                "give the OUTPUT_DIR of the run to go on with"
-            )
+        path, state = _read_last(cfg.OUTPUT_DIR)
     elif cfg.MODEL.WEIGHTS:
         path = cfg.MODEL.WEIGHTS
+        state = load_checkpoint(path) if args.eval_only else read_initial(path)
     elif args.eval_only:
         raise UserError(
             "--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth, or --resume for "
@@ -114,13 +109,27 @@ def read_state(
         )
     else:
         return None, ""
-    starts = not (args.resume or args.eval_only)
-    state = read_initial(path) if starts else load_checkpoint(path)
     if isinstance(state, PublicWeights):
         logger.info("read %s: %s", path, state.layout.name)
     else:
         logger.info("read %s (iteration %d)", path, state["iteration"])
     return state, str(path)
+
+
+def _read_last(folder: str) -> tuple[Path, dict[str, Any]]:
+    if not holds_checkpoint(folder):
+        raise UserError(
+            f"--resume: {folder} holds no checkpoint; leave --resume out to start, or give the "
+            "OUTPUT_DIR of the run to go on with"
+        )
+    path, state = load_last(folder)
+    read = comm.all_gather((path.name, state["iteration"]))
+    if len(set(read)) > 1:
+        raise UserError(
+            f"--resume: the ranks have read different checkpoints of {folder}: "
+            f"{', '.join(f'{name} (iteration {at})' for name, at in read)}; give them one folder"
+        )
+    return path, state
 
 
 def warn_of_changes(cfg: CfgNode, state: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 
 from ..config import changed_settings
 from ..errors import UserError
-from .checkpoint import last_checkpoint
+from .checkpoint import holds_checkpoint
 from .distributed import check_processes, join_group, leave, run_rank
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def goes_on(cfg: CfgNode, args: argparse.Namespace) -> bool:
     again = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))))
     if not again or args.resume or args.eval_only:
         return False
-    return last_checkpoint(cfg.OUTPUT_DIR) is not None
+    return holds_checkpoint(cfg.OUTPUT_DIR)
 
 
 def refuse_another_run(cfg: CfgNode, state: dict[str, Any]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectron2.utils.file_io import PathManager
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -16,6 +14,7 @@ from ..errors import UserError
 from ..version import __version__
 from .archive import open_archive
 from .detect import recognise, unwrap
+from .digest import file_sha256
 from .layout import PublicWeights
 from .load import SUFFIX
 
@@ -59,7 +58,7 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         "format": "pt",
         "layout": public.layout.name,
         "source": Path(source).name,
-        "source_sha256": _sha256(source),
+        "source_sha256": file_sha256(source),
         "writer": f"ulga_d2 {__version__}",
     }
     try:
@@ -71,11 +70,3 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         reason = getattr(error, "strerror", None) or error  # without the unfinished file's name
         raise UserError(f"{target} cannot be written: {reason}") from None
     return Conversion(public, tuple(state), tuple(name for name in tensors if name not in state))
-
-
-def _sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with PathManager.open(str(path), "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 import warnings
@@ -14,6 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import UserError
+from .digest import KEY, content_sha256
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 FORMAT = "ulga_d2 checkpoint 1"  # the mark in checkpoints of this project
@@ -36,7 +40,7 @@ def read_plain(path: str | Path) -> Any:
             return load_file(PathManager.get_local_path(str(path)))
         with PathManager.open(str(path), "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, before a refusal of which we say more
-            return torch.load(file, map_location="cpu", weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check its path") from None
     except OSError as error:
@@ -46,6 +50,28 @@ def read_plain(path: str | Path) -> Any:
     except Exception as error:  # a stream of another kind, cut or crafted, can end in any of them
         reason = _reason(str(error), path)
         raise UserError(f"checkpoint {path} cannot be read as plain tensors: {reason}") from None
+    if is_own(state):
+        _check_content(state, path)
+    return state
+
+
+def _check_content(state: dict[str, Any], path: str | Path) -> None:
+    """Compare a checkpoint of ours with the fingerprint in it, which older ones have not.
+
+    Raises:
+        UserError: they differ.
+    """
+    if KEY not in state:
+        logger.warning("%s has no sha256 in it: damage cannot be told", path)
+        return
+    try:
+        is_intact = state[KEY] == content_sha256(state)
+    except TypeError:  # a kind of value that we never write
+        is_intact = False
+    if not is_intact:
+        raise UserError(
+            f"checkpoint {path} is damaged: its content is not that of its sha256. Use another"
+        )
 
 
 def _reason(message: str, path: str | Path) -> str:

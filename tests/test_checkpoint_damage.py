@@ -1,0 +1,252 @@
+"""Checkpoints that were cut, flipped, emptied or never finished: named, and the one before used."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, tiny_args
+
+from ulga_d2.engine import checkpoint
+from ulga_d2.engine.checkpoint import load_checkpoint, load_last, save_checkpoint
+from ulga_d2.engine.launch import main
+from ulga_d2.errors import UserError
+from ulga_d2.weights.digest import content_sha256
+
+CUTS, FLIPS = 200, 1000
+NEW, OLD = "model_0000002.pth", "model_0000001.pth"
+
+
+def tiny_state(iteration: int) -> dict:
+    """Return a state with every kind of value that a checkpoint holds."""
+    generator = torch.Generator().manual_seed(iteration)
+    return {
+        "model": {
+            "weight": torch.randn(5, 4, generator=generator),
+            "half": torch.randn(3, generator=generator).to(torch.bfloat16),
+            "count": torch.tensor(iteration),
+        },
+        "moments": {0: {"step": torch.tensor(2.0), "exp_avg": torch.randn(4, generator=generator)}},
+        "iteration": iteration,
+        "loss_normalizer": [100.0, 0.1 + iteration],
+        "evaluations": [[1, 0.5], [2, None]],
+        "class_names": ["ring", "solid"],
+        "config": "SEED: 0\n",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with two checkpoints."""
+    save_checkpoint(tmp_path, OLD, tiny_state(1))
+    save_checkpoint(tmp_path, NEW, tiny_state(2))
+    return tmp_path
+
+
+def is_equal(state: dict, other: dict) -> bool:
+    return content_sha256({name: state[name] for name in other}) == content_sha256(other)
+
+
+def check_fallback(folder: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    path, state = load_last(folder)
+    assert path.name == OLD
+    assert is_equal(state, tiny_state(1))
+    assert damage in caplog.text
+    assert f"going on with {folder / OLD} instead (iteration 1)" in caplog.text
+
+
+def test_a_file_cut_at_any_of_200_offsets_is_named_and_the_one_before_is_used(folder, caplog):
+    whole = (folder / NEW).read_bytes()
+    for cut in range(CUTS):
+        (folder / NEW).write_bytes(whole[: cut * len(whole) // CUTS])
+        caplog.clear()
+        check_fallback(folder, caplog, f"{folder / NEW} cannot be read")
+
+
+def test_a_flipped_bit_is_named_or_without_effect(folder):
+    whole = (folder / NEW).read_bytes()
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(FLIPS):
+        place = generator.randrange(8 * len(whole))
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        (folder / NEW).write_bytes(damaged)
+        try:
+            assert is_equal(load_checkpoint(folder / NEW), tiny_state(2)), place
+        except UserError as error:
+            assert NEW in str(error)
+            refused += 1
+    assert refused > FLIPS / 10  # most bytes of so small a file are padding and names
+
+
+def test_every_flipped_bit_of_the_tensors_and_plain_values_is_named(folder):
+    whole = (folder / NEW).read_bytes()
+    for content in (tiny_state(2)["model"]["weight"].numpy().tobytes(), b"SEED: 0\n", b"ring"):
+        start = whole.index(content)
+        for bit in range(8 * len(content)):
+            damaged = bytearray(whole)
+            damaged[start + bit // 8] ^= 1 << bit % 8
+            (folder / NEW).write_bytes(damaged)
+            with pytest.raises(UserError, match=NEW):
+                load_checkpoint(folder / NEW)
+
+
+@pytest.mark.parametrize(
+    ("content", "damage"),
+    [
+        (b"", "holds '', which is no name of a checkpoint"),
+        (b"model_0000009.pth", "names model_0000009.pth, which does not exist"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"../other/model_final.pth", "is no name of a checkpoint"),
+        (None, "does not exist: the run ended before its first save"),
+    ],
+)
+def test_a_last_checkpoint_that_names_none_is_told_and_the_newest_file_is_used(
+    folder, caplog, content, damage
+):
+    (folder / "last_checkpoint").unlink()
+    if content is not None:
+        (folder / "last_checkpoint").write_bytes(content)
+    path, _ = load_last(folder)
+    assert path.name == NEW
+    assert damage in caplog.text
+
+
+def test_the_best_and_the_final_file_count_by_the_iteration_in_them(folder):
+    save_checkpoint(folder, "model_best.pth", tiny_state(3), is_last=False)
+    save_checkpoint(folder, "model_final.pth", tiny_state(4), is_last=False)
+    (folder / NEW).write_bytes(b"")
+    assert load_last(folder)[0].name == "model_final.pth"
+    (folder / "model_final.pth").write_bytes(b"")
+    assert load_last(folder)[0].name == "model_best.pth"
+
+
+def test_where_every_file_is_damaged_each_is_named(folder):
+    for name in (OLD, NEW):
+        (folder / name).write_bytes(b"no checkpoint")
+    with pytest.raises(
+        UserError, match=rf"no checkpoint can be gone on with(.|\n)*{NEW}(.|\n)*{OLD}"
+    ):
+        load_last(folder)
+
+
+def test_a_checkpoint_without_its_sha256_is_read_with_a_warning(tmp_path, caplog):
+    torch.save({"format": "ulga_d2 checkpoint 1", **tiny_state(1)}, tmp_path / OLD)
+    assert load_checkpoint(tmp_path / OLD)["iteration"] == 1
+    assert "has no sha256 in it" in caplog.text
+
+
+def test_a_disk_that_gives_back_other_bytes_is_noticed_before_the_old_file_goes(
+    folder, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "file_sha256", lambda _: "other")
+    with pytest.raises(UserError, match=f"{NEW} could not be written: the disk gives back other"):
+        save_checkpoint(folder, NEW, tiny_state(3))
+    monkeypatch.undo()
+    assert is_equal(load_last(folder)[1], tiny_state(2))
+
+
+CROWDED = """
+import resource, signal, sys, torch
+sys.path.insert(0, "tests")
+from test_checkpoint_damage import tiny_state, NEW
+from ulga_d2.engine.checkpoint import save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+save_checkpoint(sys.argv[1], NEW, {**tiny_state(3), "ballast": torch.zeros(100_000)})
+"""
+
+
+def test_a_file_that_finds_no_room_is_told_and_leaves_the_one_before(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED, str(folder)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert f"UserError: checkpoint {folder / NEW} could not be written" in done.stderr
+    assert "make room, and --resume goes on" in done.stderr
+    assert is_equal(load_last(folder)[1], tiny_state(2))
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_run_with_one_line_and_room_lets_it_go_on(sample_data, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no tmpfs can be mounted")
+    try:
+        options = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 1}
+        with pytest.raises(UserError, match=r"No space left on device.*make room"):
+            main(tiny_args(disk / "run", **options, SOLVER__CHECKPOINT_KEEP=12))
+        _, state = load_last(disk / "run")
+        for path in sorted((disk / "run").glob("model_0*.pth"))[:-1]:
+            path.unlink()
+        main(tiny_args(disk / "run", resume=True, **options, SOLVER__CHECKPOINT_KEEP=1))
+        assert load_last(disk / "run")[1]["iteration"] == 12 > state["iteration"]
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+SAVING = """
+import sys
+sys.path.insert(0, "tests")
+from test_checkpoint_damage import tiny_state
+from ulga_d2.engine.checkpoint import remove_old, remove_unfinished, save_checkpoint
+remove_unfinished(sys.argv[1])
+for number in range(100_000):
+    save_checkpoint(sys.argv[1], f"model_{number:07d}.pth", tiny_state(number))
+    remove_old(sys.argv[1], 2, number)
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_in_the_middle_of_saving_leaves_a_checkpoint_that_loads(tmp_path):
+    generator = random.Random(0)
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        command = [sys.executable, "-c", SAVING, str(folder)]
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()
+        time.sleep(generator.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        printed, _ = process.communicate()
+        done = int(printed.split()[-1]) if printed.split() else 0
+        path, state = load_last(folder)
+        assert state["iteration"] >= done
+        assert is_equal(state, tiny_state(state["iteration"]))
+        assert path.name == (folder / "last_checkpoint").read_text()
+        assert len(list(folder.glob("model_*.pth"))) <= 3
+
+
+def test_a_resumed_run_goes_on_from_the_checkpoint_before_a_damaged_one(sample_data, tmp_path):
+    options = {"SOLVER__MAX_ITER": 6, "SOLVER__CHECKPOINT_PERIOD": 2}
+    main(tiny_args(tmp_path, **options))
+    whole = load_checkpoint(tmp_path / "model_final.pth")
+    cut = (tmp_path / "model_final.pth").read_bytes()[:-1000]
+    (tmp_path / "model_final.pth").write_bytes(cut)
+    main(tiny_args(tmp_path, resume=True, **options))
+    again = load_checkpoint(tmp_path / "model_final.pth")
+    assert again["sha256"] == whole["sha256"]
+    log = (tmp_path / "log.txt").read_text()
+    assert "model_final.pth cannot be read" in log
+    assert "model_0000004.pth instead (iteration 4)" in log
+
+
+@pytest.mark.parametrize("flag", ["eval_only", "start"])
+def test_weights_asked_for_by_name_are_never_replaced_by_others(folder, sample_data, flag):
+    (folder / NEW).write_bytes((folder / NEW).read_bytes()[:-500])
+    weights = {"MODEL__WEIGHTS": folder / NEW}
+    with pytest.raises(UserError, match=f"{NEW} cannot be read"):
+        main(tiny_args(folder / "run", eval_only=flag == "eval_only", **weights))
