@@ -17,6 +17,7 @@ from conftest import CONFIGS, REPOSITORY, tiny_args, tiny_options
 from detectron2.engine import HookBase
 
 from ulga_d2.engine.checkpoint import load_checkpoint
+from ulga_d2.engine.history import TIMES
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.trainer import Trainer
 
@@ -34,6 +35,12 @@ def weights_hash(path: Path) -> str:
             digest.update(f"{index} {name}".encode() + moments[name].numpy().tobytes())
     digest.update(str(state["loss_normalizer"]).encode())
     return digest.hexdigest()
+
+
+def figures_of(folder: Path) -> list[dict]:
+    """Return the lines of a run's metrics.json, without the times."""
+    lines = [json.loads(line) for line in open(folder / "metrics.json")]
+    return [{name: line[name] for name in line.keys() - set(TIMES)} for line in lines]
 
 
 def start_command(output_dir: Path, *flags: str, **changes: object) -> subprocess.Popen:

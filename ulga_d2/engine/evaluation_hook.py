@@ -65,9 +65,11 @@ class EvaluationHook(HookBase):
         """Make up for an evaluation that a signal cut; do not go on with a run that had stopped."""
         start = self.trainer.start_iter
         if self._is_due(start) and start not in dict(self.seen):
-            self.trainer.storage.iter = start - 1  # where the uninterrupted run noted it
+            storage = self.trainer.storage
+            storage.count_as_new(self.trainer.recent)
+            storage.iter = start - 1  # where the uninterrupted run noted it
             self._run(start)
-            self.trainer.storage.iter = start
+            storage.iter = start
         if self._is_exhausted():
             self._stop(start)
 

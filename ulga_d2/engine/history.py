@@ -8,7 +8,10 @@ from functools import partial
 from detectron2.utils.events import EventStorage
 from fvcore.common.history_buffer import HistoryBuffer
 
-KEPT = 1000  # iterations; writers look back over 20
+KEPT = 1000  # iterations
+WINDOW = 20  # iterations that the writers look back over
+TIMES = ("time", "data_time", "eta_seconds")
+Recent = dict[str, tuple[bool, list[list[float]]]]
 
 
 class BoundedStorage(EventStorage):
@@ -21,3 +24,29 @@ class BoundedStorage(EventStorage):
     def __init__(self, start_iter: int = 0) -> None:
         super().__init__(start_iter)
         self._history = defaultdict(partial(HistoryBuffer, max_length=KEPT))
+
+    def recent(self, iteration: int) -> Recent:
+        """Return what the writers' medians look back on, of the figures of a step.
+
+        Args:
+            iteration: the step's; times are left out, since no two runs share them.
+        """
+        found = {}
+        for name, buffer in self._history.items():
+            values = buffer.values()[-WINDOW:]
+            if name not in TIMES and "/" not in name and values[-1][1] == iteration:
+                pairs = [[float(value), int(at)] for value, at in values]
+                found[name] = (self._smoothing_hints[name], pairs)
+        return found
+
+    def recall(self, recent: Recent) -> None:
+        """Let medians look back on what `recent` returned in the run that is resumed."""
+        for name, (_, pairs) in recent.items():
+            for value, at in pairs:
+                self._history[name].update(value, at)
+
+    def count_as_new(self, recent: Recent) -> None:
+        """Let the writers write the last of these figures, which the resumed run had not."""
+        for name, (is_smoothed, pairs) in recent.items():
+            self._latest_scalars[name] = tuple(pairs[-1])
+            self._smoothing_hints[name] = is_smoothed

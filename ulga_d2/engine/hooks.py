@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
 from .checkpoint import checkpoint_name, remove_old, remove_unfinished, save_checkpoint
@@ -39,6 +40,38 @@ class CheckpointHook(HookBase):
             name = checkpoint_name(done, self.trainer.max_iter)
             save_checkpoint(self._folder, name, state)
             remove_old(self._folder, self._keep, done)
+
+
+class CurveWriter(PeriodicWriter):
+    """Writes the figures every `period` iterations, with each evaluation, and at the end.
+
+    It stands before the hook that saves, so what a checkpoint knows is written. A run that is cut
+    writes nothing more, since the resumed one repeats what came after its checkpoint.
+    """
+
+    def before_train(self) -> None:
+        """Write what a resumed run has made up for."""
+        if self.trainer.storage.latest():
+            self._write()
+
+    def after_step(self) -> None:
+        """Write if it is time, or if an evaluation was made."""
+        done = self.trainer.iter + 1
+        evaluations = self.trainer.evaluations
+        if evaluations and evaluations[-1][0] == done and done % self._period:
+            self._write()
+        super().after_step()
+
+    def after_train(self) -> None:
+        """Write the last evaluation, if the run has come to its end."""
+        if self.trainer.done == self.trainer.max_iter:
+            self._write()
+        for writer in self._writers:
+            writer.close()
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            writer.write()
 
 
 def drop_lines_from(metrics_file: str, iteration: int) -> None:

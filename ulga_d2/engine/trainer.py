@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,8 +22,8 @@ from .checkpoint import checkpoint_name, load_weights, save_checkpoint
 from .distributed import leave
 from .evaluate import evaluate
 from .evaluation_hook import EvaluationHook, Evaluations
-from .history import BoundedStorage
-from .hooks import CheckpointHook, drop_lines_from
+from .history import WINDOW, BoundedStorage, Recent
+from .hooks import CheckpointHook, CurveWriter, drop_lines_from
 from .initial import start_from
 from .loader import build_train_loader
 from .model import build_seeded_model
@@ -38,10 +37,6 @@ if TYPE_CHECKING:
 
     from ..weights.layout import PublicWeights
     from .datasets import RunData
-
-logger = logging.getLogger(__name__)
-
-WRITE_PERIOD = 20  # iterations between two lines of progress
 
 
 class Trainer(TrainerBase):
@@ -78,6 +73,7 @@ class Trainer(TrainerBase):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.evaluations: Evaluations = []
+        self.recent: Recent = {}  # figures before the first iteration
         if state is not None and not resume:
             start_from(cfg, self.model, state)
         self.averaged = build_averaged(cfg, self.model)
@@ -99,7 +95,6 @@ class Trainer(TrainerBase):
             hooks.IterationTimer(),
             hooks.LRScheduler(),  # steps the schedule, so it stands before the checkpoint
             self._evaluation,  # may make this step the last one
-            CheckpointHook(self.state, cfg.OUTPUT_DIR, period=period, keep=keep),
         ]
         if comm.is_main_process():
             metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
@@ -109,8 +104,8 @@ class Trainer(TrainerBase):
                 JSONWriter(metrics_file),
                 TensorboardXWriter(cfg.OUTPUT_DIR, purge_step=self.start_iter),
             ]
-            ordered.append(hooks.PeriodicWriter(writers, period=WRITE_PERIOD))
-        return ordered
+            ordered.append(CurveWriter(writers, period=WINDOW))
+        return [*ordered, CheckpointHook(self.state, cfg.OUTPUT_DIR, period=period, keep=keep)]
 
     def train(self) -> dict[str, Any]:
         """Run from the first or the resumed iteration to the last; return the last evaluation."""
@@ -118,6 +113,7 @@ class Trainer(TrainerBase):
         self._batches = build_train_loader(self.cfg, self.data.train, self.start_iter)
         self.model.train()
         with BoundedStorage(self.start_iter) as self.storage, self._signals:
+            self.storage.recall(self.recent)
             try:
                 self.before_train()
                 while self.iter < self.max_iter:  # which an early stop lowers
@@ -212,6 +208,7 @@ class Trainer(TrainerBase):
             "moments": self.optimizer.state_dict()["state"],
             "iteration": self.done,
             "loss_normalizer": normalizers,
+            "recent": self.storage.recent(self.done - 1),
             "evaluations": [list(pair) for pair in self.evaluations],
             "class_names": list(self.data.class_names),
             "config": self.cfg.dump(),
@@ -224,6 +221,7 @@ class Trainer(TrainerBase):
         self.start_iter = self.scheduler.last_epoch = state["iteration"]
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
+        self.recent = state.get("recent", {})
         self.evaluations = [tuple(pair) for pair in state.get("evaluations", [])]
         saved = state["loss_normalizer"]
         if saved[0] is not None:
