@@ -22,7 +22,7 @@ from yacs.config import CfgNode
 
 from ulga_d2.cli.main import main
 from ulga_d2.errors import UserError
-from ulga_d2.weights import convert as weights_convert
+from ulga_d2.weights import share
 from ulga_d2.weights.archive import open_archive
 from ulga_d2.weights.convert import convert
 from ulga_d2.weights.load import read_plain
@@ -207,7 +207,7 @@ def test_a_target_that_cannot_be_written_leaves_nothing_behind(vit, tmp_path, mo
         assert load_file(unfinished).keys() == vit.keys()
         raise PermissionError(errno.EACCES, "Permission denied", str(unfinished))
 
-    for place, name, function in ((weights_convert, "save_file", full_disk), (os, "replace", lost)):
+    for place, name, function in ((share, "save_file", full_disk), (os, "replace", lost)):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, function)
             with pytest.raises(UserError, match=r"out\.safetensors cannot be written: [NP]\w+ \w+"):

@@ -29,7 +29,7 @@ def averaged_state(averaged: AveragedModel | None) -> dict[str, Any]:
     """Return the entries of a checkpoint: "ema" has the names of "model"."""
     if averaged is None:
         return {}
-    return {"ema": averaged.module.state_dict(), "ema_steps": int(averaged.n_averaged)}
+    return {"ema": dict(averaged.module.state_dict()), "ema_steps": int(averaged.n_averaged)}
 
 
 def load_averaged(averaged: AveragedModel, state: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from detectron2.utils import comm
 from torch import nn
 
 from ..errors import UserError
@@ -36,9 +37,9 @@ def save_checkpoint(
 ) -> Path:
     """Write `state` to `folder/name`; point `last_checkpoint` at it unless told not to.
 
-    A file is written beside the old one, flushed to the disk, read back and compared, and only
-    then put in its place: a kill or a full disk at any moment leaves the previous checkpoint in
-    force. The sha256 of the content is in the file.
+    A file is written beside the old one, flushed, read back (as the system gives it, which may be
+    from memory) and compared, and only then put in its place: a kill or a full disk at any moment
+    leaves the previous checkpoint in force. The sha256 of the content is in the file.
 
     Raises:
         UserError: the file could not be written, or is not on the disk as it was written.
@@ -52,11 +53,32 @@ def save_checkpoint(
             _replace(Path(folder) / LAST_CHECKPOINT, lambda file: file.write(name.encode()))
     except (OSError, RuntimeError) as error:  # the latter is torch's
         reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"checkpoint {path} could not be written: {reason}. The one before it is still in "
-            "force: make room, and --resume goes on from there"
-        ) from None
+        pointer = Path(folder) / LAST_CHECKPOINT
+        cure = "None has been written before: make room, and start anew in an empty folder"
+        if pointer.is_file():
+            before = pointer.read_text(errors="replace")
+            cure = f"{before} is still in force: make room, and --resume goes on from there"
+        raise UserError(f"checkpoint {path} could not be written: {reason}. {cure}") from None
     return path
+
+
+def save_together(
+    folder: str | Path, name: str, state: dict[str, Any], *, is_last: bool = True
+) -> None:
+    """Have the main process call `save_checkpoint`; every rank must call this, and learns of it.
+
+    Raises:
+        UserError: on every rank, if the file could not be written.
+    """
+    fault = ""
+    if comm.is_main_process():
+        try:
+            save_checkpoint(folder, name, state, is_last=is_last)
+        except UserError as error:
+            fault = str(error)
+    fault = comm.all_gather(fault)[0]
+    if fault:
+        raise UserError(fault)
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

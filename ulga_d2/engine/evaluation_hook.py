@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from ..errors import UserError
 from ..evaluation.summary import all_metrics
-from .checkpoint import save_checkpoint
+from .checkpoint import save_together
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -99,9 +99,8 @@ class EvaluationHook(HookBase):
         self.seen[:] = [pair for pair in self.seen if pair[0] < done] + [(done, value)]
         if not self._period or value is None or value <= max(before, default=float("-inf")):
             return
-        state = self._collect()
+        save_together(self._folder, BEST_CHECKPOINT, self._collect(), is_last=False)
         if comm.is_main_process():
-            save_checkpoint(self._folder, BEST_CHECKPOINT, state, is_last=False)
             logger.info("%s %.2f is the best so far: %s", self._metric, value, BEST_CHECKPOINT)
 
     def _is_exhausted(self) -> bool:

@@ -41,12 +41,12 @@ class BoundedStorage(EventStorage):
 
     def recall(self, recent: Recent) -> None:
         """Let medians look back on what `recent` returned in the run that is resumed."""
-        for name, (_, pairs) in recent.items():
+        for name, (is_smoothed, pairs) in recent.items():
+            self._smoothing_hints[name] = is_smoothed
             for value, at in pairs:
                 self._history[name].update(value, at)
 
     def count_as_new(self, recent: Recent) -> None:
         """Let the writers write the last of these figures, which the resumed run had not."""
-        for name, (is_smoothed, pairs) in recent.items():
+        for name, (_, pairs) in recent.items():
             self._latest_scalars[name] = tuple(pairs[-1])
-            self._smoothing_hints[name] = is_smoothed

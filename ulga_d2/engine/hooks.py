@@ -9,8 +9,10 @@ from collections.abc import Callable
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
-from .checkpoint import checkpoint_name, remove_old, remove_unfinished, save_checkpoint
+from .checkpoint import checkpoint_name, remove_old, remove_unfinished, save_together
+from .history import WINDOW
 
 
 class CheckpointHook(HookBase):
@@ -35,10 +37,9 @@ class CheckpointHook(HookBase):
         done = self.trainer.iter + 1
         if done % self._period and done != self.trainer.max_iter:
             return
-        state = self._collect()
+        name = checkpoint_name(done, self.trainer.max_iter)
+        save_together(self._folder, name, self._collect())
         if comm.is_main_process():
-            name = checkpoint_name(done, self.trainer.max_iter)
-            save_checkpoint(self._folder, name, state)
             remove_old(self._folder, self._keep, done)
 
 
@@ -50,17 +51,18 @@ class CurveWriter(PeriodicWriter):
     """
 
     def before_train(self) -> None:
-        """Write what a resumed run has made up for."""
+        """Write to the files what a resumed run has made up for."""
         if self.trainer.storage.latest():
-            self._write()
+            for writer in self._writers:
+                if not isinstance(writer, CommonMetricPrinter):  # it would take it for a step
+                    writer.write()
 
     def after_step(self) -> None:
         """Write if it is time, or if an evaluation was made."""
         done = self.trainer.iter + 1
-        evaluations = self.trainer.evaluations
-        if evaluations and evaluations[-1][0] == done and done % self._period:
+        is_evaluated = self.trainer.evaluations[-1:] and self.trainer.evaluations[-1][0] == done
+        if done % self._period == 0 or done == self.trainer.max_iter or is_evaluated:
             self._write()
-        super().after_step()
 
     def after_train(self) -> None:
         """Write the last evaluation, if the run has come to its end."""
@@ -72,6 +74,18 @@ class CurveWriter(PeriodicWriter):
     def _write(self) -> None:
         for writer in self._writers:
             writer.write()
+
+
+def build_writer(folder: str, start_iter: int, max_iter: int) -> CurveWriter:
+    """Return the writer to the console, to `metrics.json` and to TensorBoard's file."""
+    metrics_file = os.path.join(folder, "metrics.json")
+    drop_lines_from(metrics_file, start_iter)
+    writers = [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(metrics_file),
+        TensorboardXWriter(folder, purge_step=start_iter),
+    ]
+    return CurveWriter(writers, period=WINDOW)
 
 
 def drop_lines_from(metrics_file: str, iteration: int) -> None:

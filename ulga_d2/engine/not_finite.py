@@ -27,14 +27,11 @@ def report_not_finite(
     outcome: StepOutcome,
     rate: float,
 ) -> str:
-    """Find where a step went wrong; write `not_finite.json` and each rank's images beside it.
-
-    Every rank must call it, with the weights that the step began with. The step is repeated with
-    an eye on every module, so a run that stays finite pays nothing.
+    """Repeat a step, and write where it went wrong and each rank's images; every rank must call it.
 
     Args:
         folder: of the run.
-        step: computes the gradient.
+        step: computes the gradient, from the weights that it began with.
         batches: this rank's micro-batches.
         iteration: counted from 0.
         outcome: of the step.
@@ -51,19 +48,21 @@ def report_not_finite(
         "images": images,
     }
     own["not_stored"] = _store_images(Path(folder) / images, batches)
-    ranks = comm.all_gather(own)
     report = {
         "iteration": iteration,
         "losses": outcome.losses,
         "gradient_norm": outcome.norm,
         "learning_rate": rate,
-        "ranks": ranks,
+        "ranks": comm.all_gather(own),
     }
     if comm.is_main_process():
-        with contextlib.suppress(OSError):  # the words below tell as much
-            text = json.dumps(_without_nan(report), indent=1)
-            write_atomically(str(Path(folder) / REPORT), text.encode())
+        _write(report, Path(folder) / REPORT)
     return _in_words(report)
+
+
+def _write(report: dict[str, Any], path: Path) -> None:
+    with contextlib.suppress(OSError):  # the words tell as much
+        write_atomically(str(path), json.dumps(_without_nan(report), indent=1).encode())
 
 
 def has_finite_weights(model: nn.Module) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,20 +9,15 @@ import numpy as np
 from detectron2.engine import TrainerBase, hooks
 from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.events import (
-    CommonMetricPrinter,
-    JSONWriter,
-    TensorboardXWriter,
-)
 
 from ..errors import UserError
 from .averaged import averaged_state, build_averaged, load_averaged
-from .checkpoint import checkpoint_name, load_weights, save_checkpoint
+from .checkpoint import checkpoint_name, load_weights, remove_old, save_checkpoint
 from .distributed import leave
 from .evaluate import evaluate
 from .evaluation_hook import EvaluationHook, Evaluations
-from .history import WINDOW, BoundedStorage, Recent
-from .hooks import CheckpointHook, CurveWriter, drop_lines_from
+from .history import BoundedStorage, Recent
+from .hooks import CheckpointHook, build_writer
 from .initial import start_from
 from .loader import build_train_loader
 from .model import build_seeded_model
@@ -97,14 +91,7 @@ class Trainer(TrainerBase):
             self._evaluation,  # may make this step the last one
         ]
         if comm.is_main_process():
-            metrics_file = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
-            drop_lines_from(metrics_file, self.start_iter)
-            writers = [
-                CommonMetricPrinter(self.max_iter),
-                JSONWriter(metrics_file),
-                TensorboardXWriter(cfg.OUTPUT_DIR, purge_step=self.start_iter),
-            ]
-            ordered.append(CurveWriter(writers, period=WINDOW))
+            ordered.append(build_writer(cfg.OUTPUT_DIR, self.start_iter, self.max_iter))
         return [*ordered, CheckpointHook(self.state, cfg.OUTPUT_DIR, period=period, keep=keep)]
 
     def train(self) -> dict[str, Any]:
@@ -170,9 +157,11 @@ class Trainer(TrainerBase):
         )
 
     def _save(self, state: dict[str, Any]) -> str:
+        """Save on the main process, and ask nothing of the others, which may be elsewhere."""
         name = checkpoint_name(state["iteration"], self.max_iter)
         if comm.is_main_process():
             save_checkpoint(self.cfg.OUTPUT_DIR, name, state)
+            remove_old(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.CHECKPOINT_KEEP, state["iteration"])
         return name
 
     def _save_and_stop(self) -> NoReturn:
@@ -203,7 +192,7 @@ class Trainer(TrainerBase):
         # RetinaNet's moving average of positive anchors is a plain attribute, one a rank.
         normalizers = comm.gather(getattr(self.model, "loss_normalizer", None))
         return {
-            "model": self.model.state_dict(),
+            "model": dict(self.model.state_dict()),  # without what hangs on torch's own dict
             **averaged_state(self.averaged),
             "moments": self.optimizer.state_dict()["state"],
             "iteration": self.done,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sample import write_sample
+from ..engine.checkpoint import holds_checkpoint
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
 from .plan import FOLDER, SEED, Cell, Study
@@ -125,7 +126,7 @@ class Execution:
 
     def _command(self, cell: Cell) -> list[str]:
         folder = self.folder(cell)
-        resume = ["--resume"] if (folder / "last_checkpoint").is_file() else []
+        resume = ["--resume"] if holds_checkpoint(folder) else []
         train = [sys.executable, "-m", "ulga_d2.cli.main", "train", "--config-file", cell.config]
         own = [SEED, str(cell.seed), FOLDER, str(folder)]
         return [*train, *resume, *cell.options, *own]

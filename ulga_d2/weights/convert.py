@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from ..errors import UserError
 from ..version import __version__
 from .archive import open_archive
 from .detect import recognise, unwrap
 from .digest import file_sha256
 from .layout import PublicWeights
-from .load import SUFFIX
+from .share import check_new, save_new
 
 
 @dataclass(frozen=True)
@@ -44,11 +38,7 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
             holds objects for which there is no place, or weights of no known layout. Nothing is
             left where the target would be.
     """
-    target = Path(target)
-    if target.suffix != SUFFIX:
-        raise UserError(f"{target}: give the new file the suffix {SUFFIX}")
-    if target.exists():
-        raise UserError(f"{target} exists; remove it or give another name")
+    check_new(target)
     with open_archive(source) as archive:
         values = unwrap(archive.tree, str(source))
         tensors = {name: archive.tensor(value) for name, value in values.items()}
@@ -61,12 +51,5 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         "source_sha256": file_sha256(source),
         "writer": f"ulga_d2 {__version__}",
     }
-    try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".weights_") as folder:
-            unfinished = Path(folder) / target.name
-            save_file(state, unfinished, metadata)
-            os.replace(unfinished, target)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error  # without the unfinished file's name
-        raise UserError(f"{target} cannot be written: {reason}") from None
+    save_new(target, state, metadata)
     return Conversion(public, tuple(state), tuple(name for name in tensors if name not in state))

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from detectron2.utils.file_io import PathManager
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from ..errors import UserError
 from .digest import KEY, content_sha256
+from .share import SUFFIX, SharedInfo, read_safetensors
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".safetensors"
 FORMAT = "ulga_d2 checkpoint 1"  # the mark in checkpoints of this project
 
 
@@ -31,16 +31,21 @@ def is_own(state: Any) -> bool:
 def read_plain(path: str | Path) -> Any:
     """Read a .safetensors file, or what torch saved, onto the CPU; only plain data is admitted.
 
+    Weights that were written to be shared come as a checkpoint of this project, without the state
+    of a training.
+
     Raises:
         UserError: a missing or damaged file, or one that holds Python objects other than tensors
             and plain containers.
     """
     try:
         if str(path).endswith(SUFFIX):
-            return load_file(PathManager.get_local_path(str(path)))
+            return _own_or_bare(*read_safetensors(PathManager.get_local_path(str(path))))
         with PathManager.open(str(path), "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, before a refusal of which we say more
             state = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check its path") from None
     except OSError as error:
@@ -53,6 +58,19 @@ def read_plain(path: str | Path) -> Any:
     if is_own(state):
         _check_content(state, path)
     return state
+
+
+def _own_or_bare(tensors: dict[str, Tensor], info: SharedInfo | None) -> dict[str, Any]:
+    """Give shared weights the form of a checkpoint, which has them under "model"."""
+    if info is None:
+        return tensors
+    return {
+        "format": FORMAT,
+        "model": tensors,
+        "iteration": info.iteration,
+        "class_names": list(info.class_names),
+        "config": info.config,
+    }
 
 
 def _check_content(state: dict[str, Any], path: str | Path) -> None:
