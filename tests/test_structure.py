@@ -21,10 +21,10 @@ FLOORS = {
     "errors": 0, "version": 0, "drawing": 0,
     "keys": 1, "config": 1, "layers": 1, "weights": 1, "evaluation": 1,
     "interaction": 2, "data": 2, "analysis": 2,
-    "backbone": 3, "model_zoo": 3,
+    "backbone": 3,
     "": 4,  # ulga_d2/__init__.py, the face: registers backbones and data sets
     "engine": 5, "installation": 5,
-    "study": 6,
+    "study": 6, "model_zoo": 6,
     "cli": 7,
 }  # fmt: skip
 MODEL_SIDE = {"layers", "interaction", "weights", "backbone"}
@@ -34,7 +34,7 @@ FORBIDDEN_ROOMS = {
     "evaluation": MODEL_SIDE,
 }
 TORCH_ONLY = ("layers", "interaction/acp.py", "interaction/cat.py", "interaction/enhanced.py")
-READS_CFG = ("keys.py", "config.py", "__init__.py", "engine/", "model_zoo.py", "study/", "cli/")
+READS_CFG = ("keys.py", "config.py", "__init__.py", "engine/", "model_zoo/", "study/", "cli/")
 NEVER = ("detectron2.projects", "detectron2._C", "timm", "einops", "natten", "mmcv", "apex", "_C")
 
 

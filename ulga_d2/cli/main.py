@@ -31,6 +31,7 @@ COMMANDS = {
     "study": "run a grid of variants and seeds, resumable, and compare what it gives",
     "train": "train or evaluate a detector, as train_net.py does",
     "weights": "look at a checkpoint, or turn a public one into a file that is safe to load",
+    "zoo": "share a run's weights with a model card, list them, bring them here",
 }
 
 

@@ -17,8 +17,11 @@ from torch import Tensor
 from ..errors import UserError
 from .digest import KEY, content_sha256
 from .share import SUFFIX, SharedInfo, read_safetensors
+from .zoo import ZooHandler
 
 logger = logging.getLogger(__name__)
+
+PathManager.register_handler(ZooHandler(), allow_override=True)
 
 FORMAT = "ulga_d2 checkpoint 1"  # the mark in checkpoints of this project
 
@@ -39,9 +42,10 @@ def read_plain(path: str | Path) -> Any:
             and plain containers.
     """
     try:
-        if str(path).endswith(SUFFIX):
-            return _own_or_bare(*read_safetensors(PathManager.get_local_path(str(path))))
-        with PathManager.open(str(path), "rb") as file, warnings.catch_warnings():
+        local = PathManager.get_local_path(str(path))
+        if local.endswith(SUFFIX):
+            return _own_or_bare(*read_safetensors(local))
+        with open(local, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, before a refusal of which we say more
             state = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:

@@ -67,6 +67,7 @@ def save_new(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, s
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".weights_") as folder:
             unfinished = Path(folder) / path.name
             save_file(tensors, unfinished, metadata)
+            unfinished.chmod(0o644)  # the library writes for its user alone
             os.replace(unfinished, path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error  # without the unfinished file's name

@@ -1,0 +1,66 @@
+"""The index of a zoo, for programs, and its list, for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..errors import UserError
+from ..weights.digest import file_sha256
+from ..weights.share import SUFFIX, read_safetensors
+from ..weights.zoo import INDEX
+from .card import SHOWN
+
+LIST = "MODEL_ZOO.md"
+WORDS = """# Model zoo
+
+Made by `ulga zoo index` from what `ulga zoo publish` has written; every folder has a model card.
+In percent, on the set that the card names. No entry is a medical device.
+
+{table}
+"""
+
+
+def write_index(root: str | Path) -> Sequence[str]:
+    """Write `index.json` and `MODEL_ZOO.md` for the entries in a folder; return their names.
+
+    Every file is read and checked, and gets the sha256 by which it will be known.
+
+    Raises:
+        UserError: no entry, or one whose weights are damaged, missing or not alone.
+    """
+    root = Path(root)
+    entries, rows = {}, []
+    for folder in sorted(path.parent for path in root.glob("*/config.yaml")):
+        weights = list(folder.glob(f"*{SUFFIX}"))
+        if len(weights) != 1:
+            raise UserError(f"{folder} holds {len(weights)} files of weights; one is wanted")
+        _, info = read_safetensors(weights[0])
+        if info is None:
+            raise UserError(f"{weights[0]} was not written by `ulga zoo publish`")
+        entries[folder.name] = {
+            "file": weights[0].relative_to(root).as_posix(),
+            "sha256": file_sha256(weights[0]),
+            "bytes": weights[0].stat().st_size,
+            "metrics": dict(info.metrics),
+        }
+        figures = [info.metrics.get(name) for name in SHOWN]
+        shown = ["–" if value is None else f"{value:.1f}" for value in figures]
+        size = f"{weights[0].stat().st_size / 1e6:.1f}"
+        rows.append([f"[{folder.name}]({folder.name}/README.md)", *shown, size])
+    if not entries:
+        raise UserError(f"{root} holds no entry; `ulga zoo publish` makes one")
+    table = tabulate(rows, ["model", *SHOWN.values(), "MB"], tablefmt="pipe", disable_numparse=True)
+    _replace(root / INDEX, json.dumps({"version": 1, "entries": entries}, indent=1) + "\n")
+    _replace(root / LIST, WORDS.format(table=table))
+    return list(entries)
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

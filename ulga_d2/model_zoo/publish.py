@@ -1,0 +1,147 @@
+"""A run made into a folder that can be shared: weights, config, figures, model card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import get_cfg
+from ..config import merge_config
+from ..engine.averaged import evaluated_weights
+from ..engine.checkpoint import load_checkpoint
+from ..engine.datasets import load_run_data
+from ..errors import UserError
+from ..weights.share import SUFFIX, SharedInfo, write_shared
+from .card import model_card, read_intervals
+
+NAME = re.compile(r"[a-z0-9_]+")
+# Settings that name places of the machine that trained: their last part stays.
+PLACES = ("OUTPUT_DIR", "MODEL.WEIGHTS", "DATASETS.FOLDS_FILE", "DATASETS.CUSTOM")
+HASH_DIGITS = 8
+
+
+def publish(
+    run: str | Path,
+    out: str | Path,
+    name: str,
+    *,
+    data: str,
+    licence: str,
+    intervals: str | Path | None = None,
+) -> Path:
+    """Write `out/name/` with the final weights of a run; return that folder.
+
+    Args:
+        run: folder of a run that has come to its end; its data must be at hand.
+        out: folder of the zoo; made if missing.
+        name: of the entry, as a rule that of its config.
+        data: what the run was trained on, and under which licence, in words.
+        licence: of the weights, in words.
+        intervals: what `ulga evaluate RUN --json` has written, if the card is to show it.
+
+    Raises:
+        UserError: a run without its end, a name that is none, or an entry that exists. Nothing is
+            left half-written.
+    """
+    run, out = Path(run), Path(out)
+    if not NAME.fullmatch(name):
+        raise UserError(f"the name {name!r}: give small letters, digits and _")
+    if (out / name).exists():
+        raise UserError(f"{out / name} exists; remove it or give another --name")
+    found = read_intervals(intervals) if intervals else {}
+    state = load_checkpoint(run / "model_final.pth")
+    metrics = _metrics(run, state["iteration"])
+    config = _without_places(state["config"])
+    info = SharedInfo(
+        config,
+        tuple(state["class_names"]),
+        state["iteration"],
+        metrics,
+        _fingerprints(state["config"]),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".publish_") as folder:
+        entry = Path(folder) / name
+        entry.mkdir()
+        unnamed = entry / f"{name}{SUFFIX}"
+        sha256 = write_shared(unnamed, evaluated_weights(state), info)
+        weights = unnamed.rename(entry / f"{name}-{sha256[:HASH_DIGITS]}{SUFFIX}")
+        (entry / "config.yaml").write_text(config, encoding="utf-8")
+        (entry / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+        words = {"data": data, "licence": licence, "intervals": found}
+        card = model_card(name, info, weights.name, sha256, **words)
+        (entry / "README.md").write_text(card, encoding="utf-8")
+        os.replace(entry, out / name)
+    return out / name
+
+
+def _metrics(run: Path, iteration: int) -> dict[str, float | None]:
+    """Read the figures of the last evaluation, which must be that of the final weights."""
+    try:
+        with open(run / "metrics.json", encoding="utf-8") as file:
+            last = json.loads(file.readlines()[-1])
+        figures = json.loads((run / "inference" / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f"{run} holds no finished run: {error}") from None
+    if last.get("iteration") != iteration:
+        raise UserError(
+            f"{run}: its weights are of iteration {iteration}, and its last figures of "
+            f"{last.get('iteration')}; let the run come to its end with --resume"
+        )
+    return figures
+
+
+def _without_places(config: str) -> str:
+    """Return a config without the folders of the machine that it names."""
+    tree = yaml.safe_load(config)
+    for key in PLACES:
+        *nodes, leaf = key.split(".")
+        node = tree
+        for part in nodes:
+            node = node[part]
+        node[leaf] = Path(node[leaf]).name
+    return yaml.safe_dump(tree)
+
+
+def _fingerprints(config: str) -> dict[str, Any]:
+    """Load the run's data and return what tells whether others are the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(config, encoding="utf-8")
+        cfg = get_cfg()
+        merge_config(cfg, str(file), [])
+    data = load_run_data(cfg, with_training=True)
+    sets = {" + ".join(cfg.DATASETS.TRAIN): data.train, **data.test}
+    return {name: fingerprint(records) for name, records in sets.items()}
+
+
+def fingerprint(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return counts of a set, and a sha256 of its images' names, sizes, boxes and classes."""
+    lines = sorted(
+        json.dumps(
+            [
+                Path(record["file_name"]).name,
+                record["height"],
+                record["width"],
+                sorted(
+                    [one["category_id"], *(round(float(side), 2) for side in one["bbox"])]
+                    for one in record["annotations"]
+                ),
+            ]
+        )
+        for record in records
+    )
+    return {
+        "images": len(records),
+        "without_boxes": sum(not record["annotations"] for record in records),
+        "boxes": sum(len(record["annotations"]) for record in records),
+        "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    }
