@@ -130,6 +130,25 @@ def test_cells_take_turns_on_the_gpus_that_are_given(tmp_path):
     assert seen == {"2", "5"}
 
 
+def test_the_cores_are_divided_among_jobs_and_a_number_of_threads_that_is_set_stays(
+    tmp_path, monkeypatch
+):
+    class Told(Execution):
+        def _command(self, cell):
+            return [sys.executable, "-c", "import os; print(os.environ.get('OMP_NUM_THREADS'))"]
+
+    def seen(name: str, jobs: int) -> set[str]:
+        out = tmp_path / name
+        Told(read_study(written(tmp_path, data=None)), out, jobs=jobs).run()
+        return {path.read_text().strip() for path in (out / "cells").glob("*.txt")}
+
+    monkeypatch.setattr("ulga_d2.study.execute.available_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [seen("one", 1), seen("two", 2), seen("many", 9)] == [{"None"}, {"3"}, {"1"}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert seen("set", 2) == {"5"}
+
+
 def test_a_study_trains_goes_on_after_a_cut_and_compares(tmp_path, capsys):
     out = tmp_path / "out"
     words = ["study", str(written(tmp_path, seeds=[0])), "--out", str(out), "--draws", "100"]

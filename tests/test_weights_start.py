@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import public_dat
@@ -134,7 +135,8 @@ def test_public_weights_can_neither_be_evaluated_nor_resumed(
     options = tiny_options(tmp_path / "run", **public.KEYS["swin"], MODEL__WEIGHTS=public_file)
     message = refused(capsys, "--eval-only", *options)
     assert "not a checkpoint of this project" in message and "cannot be evaluated" in message
-    (tmp_path / "run" / "last_checkpoint").write_text(str(public_file))
+    shutil.copy(public_file, tmp_path / "run")
+    (tmp_path / "run" / "last_checkpoint").write_text(public_file.name)
     message = refused(capsys, "--resume", *options)
     assert "not a checkpoint of this project" in message and "or resumed" in message
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from .. import get_cfg
@@ -56,31 +57,41 @@ def publish(
         raise UserError(f"the name {name!r}: give small letters, digits and _")
     if (out / name).exists():
         raise UserError(f"{out / name} exists; remove it or give another --name")
-    found = read_intervals(intervals) if intervals else {}
+    words = {"data": data, "licence": licence}
+    words["intervals"] = read_intervals(intervals) if intervals else {}
     state = load_checkpoint(run / "model_final.pth")
-    metrics = _metrics(run, state["iteration"])
-    config = _without_places(state["config"])
-    info = SharedInfo(
-        config,
-        tuple(state["class_names"]),
-        state["iteration"],
-        metrics,
-        _fingerprints(state["config"]),
-    )
+    info = _info(run, state)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".publish_") as folder:
         entry = Path(folder) / name
         entry.mkdir()
-        unnamed = entry / f"{name}{SUFFIX}"
-        sha256 = write_shared(unnamed, evaluated_weights(state), info)
-        weights = unnamed.rename(entry / f"{name}-{sha256[:HASH_DIGITS]}{SUFFIX}")
-        (entry / "config.yaml").write_text(config, encoding="utf-8")
-        (entry / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-        words = {"data": data, "licence": licence, "intervals": found}
-        card = model_card(name, info, weights.name, sha256, **words)
-        (entry / "README.md").write_text(card, encoding="utf-8")
+        _write_entry(entry, evaluated_weights(state), info, words)
         os.replace(entry, out / name)
     return out / name
+
+
+def _info(run: Path, state: Mapping[str, Any]) -> SharedInfo:
+    """Gather what is told of the final weights of a run."""
+    return SharedInfo(
+        _without_places(state["config"]),
+        tuple(state["class_names"]),
+        state["iteration"],
+        _metrics(run, state["iteration"]),
+        _fingerprints(state["config"]),
+    )
+
+
+def _write_entry(
+    entry: Path, weights: Mapping[str, torch.Tensor], info: SharedInfo, words: Mapping[str, Any]
+) -> None:
+    """Write the files of an entry, which is called by its folder's name."""
+    unnamed = entry / f"{entry.name}{SUFFIX}"
+    sha256 = write_shared(unnamed, weights, info)
+    file = unnamed.rename(entry / f"{entry.name}-{sha256[:HASH_DIGITS]}{SUFFIX}")
+    (entry / "config.yaml").write_text(info.config, encoding="utf-8")
+    (entry / "metrics.json").write_text(json.dumps(info.metrics, indent=1), encoding="utf-8")
+    card = model_card(entry.name, info, file.name, sha256, **words)
+    (entry / "README.md").write_text(card, encoding="utf-8")
 
 
 def _metrics(run: Path, iteration: int) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..data.sample import write_sample
 from ..engine.checkpoint import holds_checkpoint
+from ..engine.device import available_cores
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
 from .plan import FOLDER, SEED, Cell, Study
@@ -34,17 +35,18 @@ class Execution:
     Args:
         study: what to run.
         out: the folder.
-        gpus: numbers of the GPUs that cells run on, one each at a time; none for one cell after
-            the other on whatever their config takes.
+        gpus: numbers of the GPUs that cells run on, one each at a time; none for whatever their
+            config takes.
+        jobs: cells at a time where no GPUs are given; the cores are divided among them.
     """
 
-    def __init__(self, study: Study, out: Path, gpus: Sequence[int] = ()) -> None:
+    def __init__(self, study: Study, out: Path, gpus: Sequence[int] = (), jobs: int = 1) -> None:
         self.study = study
         self.out = out
         self._places: queue.Queue[int | None] = queue.Queue()
-        for gpu in gpus or [None]:
-            self._places.put(gpu)
-        self._workers = max(1, len(gpus))
+        for place in gpus or [None] * jobs:
+            self._places.put(place)
+        self._workers = len(gpus) or jobs
         self._seconds: list[float] = []
 
     def folder(self, cell: Cell) -> Path:
@@ -137,6 +139,9 @@ class Execution:
             environment["DETECTRON2_DATASETS"] = str(self.out / "data" / cell.data)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        elif self._workers > 1:
+            threads = max(1, available_cores() // self._workers)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
         return environment
 
     def _asked(self, cell: Cell) -> dict[str, Any]:
