@@ -77,6 +77,11 @@ def test_a_loss_that_stays_is_named_with_where_to_look():
     assert words.startswith("loss_box_reg stays at 0.500") and "ulga data check" in words
 
 
+def test_a_loss_that_fell_until_the_rate_did_is_not_said_to_stay():
+    falling = [{"loss_mask": max(0.1, 0.7 - 0.01 * number)} for number in range(120)]
+    assert diagnosis(Memorised(falling, 1.0, ())).startswith("still falling (loss_mask 0.100)")
+
+
 @pytest.mark.parametrize("words", [["--images", "0"], ["--images", "99"], ["--iterations", "0"]])
 def test_impossible_numbers_are_refused(sample_data, tmp_path, capsys, words):
     assert main(command(tmp_path, *words)) == 2

@@ -175,7 +175,8 @@ def diagnosis(outcome: Memorised) -> str:
         )
     worst = max(last, key=lambda name: last[name])
     sums = [sum(losses.values()) for losses in outcome.losses]
-    before, after = sums[-2 * MEAN_OF : -MEAN_OF], sums[-MEAN_OF:]
+    half = len(sums) // 2  # where the rate begins to fall: nothing falls as fast at the very end
+    before, after = sums[max(0, half - MEAN_OF) : half], sums[-MEAN_OF:]
     if before and sum(after) / len(after) < 0.8 * sum(before) / len(before):
         return f"still falling ({_words(last)}): give more --iterations or --seconds"
     return (
