@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 
 # Of each data set, the forms in which it is distributed; the first is the usual one.
 FORMATS = {
@@ -13,6 +14,11 @@ FORMATS = {
     "rsna_pneumonia": ("rsna",),
     "cod10k": ("v2", "v3", "kaggle"),
     "ccellbio": ("ours",),
+}
+# Of each data set, what it can be made to ask besides its usual question.
+TASKS = {
+    "brain_tumor": ("context", "small", "medium", "large"),
+    "cod10k": tuple(f"similarity_{percent}" for percent in (0, 20, 40, 60, 80)),
 }
 ALL_DEFECTS = "all"
 
@@ -38,13 +44,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="how clearly objects stand out from their surroundings and from look-alikes",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other images")
-    several = "; ".join(
-        f"{name}: {', '.join(forms)}" for name, forms in FORMATS.items() if len(forms) > 1
-    )
     parser.add_argument(
         "--format",
         default=argparse.SUPPRESS,
-        help=f"the form of the data set ({several}; default: the first)",
+        help=f"the form of the data set ({_listed(FORMATS)}; default: the first)",
+    )
+    parser.add_argument(
+        "--task",
+        default=argparse.SUPPRESS,
+        help=f"what the sample is made to ask, instead of the usual question ({_listed(TASKS)})",
     )
     parser.add_argument(
         "--defects",
@@ -53,6 +61,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="put in faults, such as box_outside,missing_image, or all that fit the form; "
         "defects.json then says what should be reported",
     )
+
+
+def _listed(known: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{name}: {', '.join(one)}" for name, one in known.items() if len(one) > 1)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         layout=layout,
         defects=defects_of(layout) if defects == [ALL_DEFECTS] else defects,
+        task=getattr(args, "task", ""),
     )
     if written:
         print(f"wrote {args.num_train} training and {args.num_val} validation images to {args.out}")

@@ -31,6 +31,7 @@ def make_brain(
     difficulty: Difficulty,
     white: int = WHITE_OF_8_BITS,
     single: bool = False,
+    radii: tuple[float, float] | None = None,
 ) -> Scene:
     """Make one image; the result depends on the arguments alone, never on other images.
 
@@ -42,24 +43,23 @@ def make_brain(
         difficulty: how lesions and look-alikes appear.
         white: the stored number of full white; above 255 pixels are int16.
         single: the image has exactly one lesion, instead of none, one or two.
+        radii: of lesions, null patches and look-alikes, as shares of the side; None for the usual.
     """
     place = Place(DATASET_NUMBER, seed, split_number, index)
     geometry, texture, extras = place.streams(3)
     head = draw_head(geometry)
     classes = _classes(place, float(geometry.uniform()), single)
-    blobs = draw_places(geometry, head, radii=RADII, count=len(classes), taken=[])
-    classes = classes[: len(blobs)]
+    blobs = draw_places(geometry, head, radii=radii or RADII, count=len(classes), taken=[])
     image, brain = render_head(head, size, texture)
+    classes = classes[: len(blobs)]
     for blob, class_name in zip(blobs, classes, strict=True):
         contrast = float(texture.uniform(*difficulty.contrast))
         paste(image, blob, class_name, contrast=contrast, edge=difficulty.edge, texture=texture)
-    nulls = _paste_extras(image, brain, head, blobs, difficulty, extras)
-    pixels = _scan(image, difficulty.noise, texture, white)
+    nulls = _paste_extras(image, brain, head, blobs, difficulty, radii, extras)
+    pixels = scan(image, difficulty.noise, texture, white)
     grey = pixels if white == WHITE_OF_8_BITS else pixels * (WHITE_OF_8_BITS / white)
-    objects = [
-        measure_contour(class_name, blob, grey, brain > 0.5)
-        for blob, class_name in zip(blobs, classes, strict=True)
-    ]
+    pairs = zip(blobs, classes, strict=True)
+    objects = [measure_contour(name, blob, grey, brain > 0.5) for blob, name in pairs]
     return Scene(pixels, objects, nulls)
 
 
@@ -82,16 +82,18 @@ def _paste_extras(
     head: Head,
     lesions: list[Contour],
     difficulty: Difficulty,
+    radii: tuple[float, float] | None,
     rng: Generator,
 ) -> list[Contour]:
     """Paste null patches, look-alikes and vessels; return the outlines of the null patches."""
     count = int(rng.integers(*NULL_PATCHES, endpoint=True))
-    nulls = draw_places(rng, head, radii=RADII, count=count, taken=lesions)
+    nulls = draw_places(rng, head, radii=radii or RADII, count=count, taken=lesions)
     for patch in nulls:
         paste(image, patch, "null", contrast=0.0, edge=difficulty.edge, texture=rng)
     count = int(rng.integers(*difficulty.look_alikes, endpoint=True))
     taken = lesions + nulls
-    for patch in draw_places(rng, head, radii=LOOK_ALIKE_RADII, count=count, taken=taken):
+    radii = radii or LOOK_ALIKE_RADII
+    for patch in draw_places(rng, head, radii=radii, count=count, taken=taken):
         paste(
             image,
             patch,
@@ -100,14 +102,21 @@ def _paste_extras(
             edge=difficulty.edge,
             texture=rng,
         )
+    paste_vessels(image, brain, head, difficulty, rng)
+    return nulls
+
+
+def paste_vessels(
+    image: np.ndarray, brain: np.ndarray, head: Head, difficulty: Difficulty, rng: Generator
+) -> None:
+    """Paste as many vessels as the difficulty asks for, in place."""
     reach = head.outline.radius * BRAIN
     for _ in range(int(rng.integers(*difficulty.vessels, endpoint=True))):
         points = draw_vessel(rng, head.outline, reach)
         paste_vessel(image, points, brain, float(rng.uniform(0.15, 0.35)))
-    return nulls
 
 
-def _scan(image: np.ndarray, noise: float, rng: Generator, white: int) -> np.ndarray:
+def scan(image: np.ndarray, noise: float, rng: Generator, white: int) -> np.ndarray:
     """Return what a scanner would store: uneven coil, blur, Rician noise, whole numbers."""
     size = image.shape[0]
     coil = np.exp(0.06 * smooth_noise(rng, size, 2))

@@ -16,6 +16,8 @@ import yaml
 
 from .brain import make_brain
 from .coco import coco_content
+from .context import CLASS_NAMES as CONTEXT_CLASS_NAMES
+from .context import make_context
 from .difficulty import DIFFICULTIES
 from .layout import (
     COLUMNS,
@@ -30,6 +32,8 @@ from .layout import (
     write_text,
 )
 from .lesion import CLASS_NAMES
+from .scene import Scene
+from .tasks import CONTEXT, SIZES
 
 SPLITS = ("train", "val")
 ALL_SPLITS = ("train", "val", "test")
@@ -53,13 +57,14 @@ def write_yolo_old(out: Path, request: Request) -> Written:
 def _write_yolo(out: Path, request: Request, folders: dict[str, tuple[str, str]]) -> Written:
     paths = {split: out.joinpath(*parts) for split, parts in folders.items()}
     images = _write_images(out, request, paths, "{}_{:05d}.png", COLUMNS)
+    names = CONTEXT_CLASS_NAMES if request.task == CONTEXT else CLASS_NAMES
     content = {
         "path": ".",
         **{split: "/".join(parts) for split, parts in folders.items()},
-        "names": dict(enumerate(CLASS_NAMES)),
+        "names": dict(enumerate(names)),
     }
     write_text(out / "data.yaml", yaml.safe_dump(content, sort_keys=False))
-    return Written(images, _write_labels, _label_file)
+    return Written(images, partial(_write_labels, names), _label_file)
 
 
 def _write_images(
@@ -75,13 +80,7 @@ def _write_images(
     table = DifficultyTable(columns)
     images = []
     for number, split, index in request.images(tuple(folders)):
-        scene = make_brain(
-            seed=request.seed,
-            split_number=number,
-            index=index,
-            size=request.size,
-            difficulty=DIFFICULTIES[request.difficulty],
-        )
+        scene = _make(request, number, index)
         path = folders[split] / pattern.format(split, index)
         write_image(path, scene.image)
         table.add(split, path.stem, scene)
@@ -91,9 +90,18 @@ def _write_images(
     return images
 
 
-def _write_labels(images: list[SampleImage]) -> None:
+def _make(request: Request, split_number: int, index: int) -> Scene:
+    place = {"seed": request.seed, "split_number": split_number, "index": index}
+    difficulty = DIFFICULTIES[request.difficulty]
+    if request.task == CONTEXT:
+        return make_context(**place, size=request.size, difficulty=difficulty)
+    radii = SIZES.get(request.task)
+    return make_brain(**place, size=request.size, difficulty=difficulty, radii=radii)
+
+
+def _write_labels(class_names: tuple[str, ...], images: list[SampleImage]) -> None:
     for image in images:
-        lines = [_label(label, image.size) for label in image.labels]
+        lines = [_label(label, image.size, class_names) for label in image.labels]
         write_text(_label_file(image), "".join(lines))
 
 
@@ -102,11 +110,11 @@ def _label_file(image: SampleImage) -> Path:
     return image.path.parents[2].joinpath(*parts, f"{image.name}.txt")
 
 
-def _label(label: Label, size: tuple[int, int]) -> str:
+def _label(label: Label, size: tuple[int, int], class_names: tuple[str, ...]) -> str:
     height, width = size
     x, y, w, h = label.xywh
     numbers = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-    number = class_number(label, CLASS_NAMES, first=0)
+    number = class_number(label, class_names, first=0)
     return " ".join([str(number), *(f"{value:.6f}" for value in numbers)]) + "\n"
 
 

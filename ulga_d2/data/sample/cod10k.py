@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from .layout import (
     write_text,
 )
 from .scene import Place, Scene
+from .tasks import SIMILARITIES
 
 SPLITS = ("train", "val", "test")
 PARTS = {"train": "Train", "val": "Train", "test": "Test"}
@@ -113,12 +114,11 @@ def _write_json(out: Path, images: list[SampleImage]) -> None:
 
 def _write_images(tree: _Tree, request: Request) -> list[SampleImage]:
     table = DifficultyTable()
-    make = partial(
-        make_camouflage,
-        seed=request.seed,
-        size=request.size,
-        difficulty=DIFFICULTIES[request.difficulty],
-    )
+    difficulty = DIFFICULTIES[request.difficulty]
+    if request.task:
+        similarity = SIMILARITIES[request.task]
+        difficulty = replace(difficulty, similarity=(similarity, similarity))
+    make = partial(make_camouflage, seed=request.seed, size=request.size, difficulty=difficulty)
     names = {split: list(_names(split, request)) for split in SPLITS}
     images = []
     for number, split, index in request.images(SPLITS):

@@ -36,12 +36,14 @@ class Request:
         size: width of an image in pixels.
         difficulty: "easy", "medium" or "hard".
         seed: every image is a function of this, its split and its number.
+        task: what the sample is made to ask (`tasks.py`), or "" for the data set's usual images.
     """
 
     counts: dict[str, int]
     size: int
     difficulty: str
     seed: int
+    task: str = ""
 
     def images(self, splits: Sequence[str]) -> Iterator[tuple[int, str, int]]:
         """Yield number and name of the split, and the number in it, of every image to write."""

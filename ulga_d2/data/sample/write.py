@@ -17,6 +17,7 @@ from .difficulty import DIFFICULTIES
 from .layout import Request, Written
 from .nih_chest_xray import write_nih_chest_xray
 from .rsna_pneumonia import write_rsna_pneumonia
+from .tasks import TASKS
 
 # The forms in which each data set is distributed; the first is written unless another is named.
 WRITERS: dict[str, dict[str, Callable[[Path, Request], Written]]] = {
@@ -48,6 +49,7 @@ def write_sample(
     seed: int,
     layout: str | None = None,
     defects: Sequence[str] = (),
+    task: str = "",
 ) -> bool:
     """Write a sample of a data set; complete it where an earlier writing was interrupted.
 
@@ -61,6 +63,7 @@ def write_sample(
         seed: every image is a function of this, its split and its number.
         layout: the form of the data set, where there are several; None for the first.
         defects: names of faults to put in; `defects.json` then says what should be reported.
+        task: what the sample is made to ask, of `TASKS`; "" for the data set's usual question.
 
     Returns:
         Whether anything was written; False where the folder holds this sample already.
@@ -69,10 +72,9 @@ def write_sample(
         UserError: a parameter out of range, a folder that holds anything else, or no space.
     """
     parameters = {"dataset": dataset, "num_train": num_train, "num_val": num_val, "size": size}
-    parameters |= {"difficulty": difficulty, "seed": seed, "version": VERSION}
-    _check(parameters)
+    parameters = _checked(parameters | {"difficulty": difficulty, "seed": seed, "version": VERSION})
     layout = _checked_layout(dataset, layout)
-    parameters |= _unusual(parameters, layout, defects)
+    parameters |= _unusual(parameters, layout, defects, task)
     if _is_complete(Path(out), parameters):
         return False
     _write(Path(out), parameters, WRITERS[dataset][layout], layout)
@@ -86,11 +88,21 @@ def _checked_layout(dataset: str, layout: str | None) -> str:
     return layout or known[0]
 
 
-def _unusual(parameters: dict, layout: str, defects: Sequence[str]) -> dict:
-    """Return what the manifest says of another form than the usual, and of faults."""
+def _unusual(parameters: dict, layout: str, defects: Sequence[str], task: str) -> dict:
+    """Return what the manifest says of another form or task than the usual, and of faults."""
     unusual: dict[str, object] = {}
-    if layout != next(iter(WRITERS[parameters["dataset"]])):
+    dataset = parameters["dataset"]
+    first = next(iter(WRITERS[dataset]))
+    if layout != first:
         unusual["format"] = layout
+    if task:
+        known = TASKS.get(dataset, ())
+        if task not in known:
+            cure = f"take {' or '.join(known)}" if known else "it has none"
+            raise UserError(f"task {task!r} of {dataset} is unknown; {cure}")
+        if layout != first:
+            raise UserError(f"task {task!r} is written as {first!r} alone, not as {layout!r}")
+        unusual["task"] = task
     if defects:
         unusual["defects"] = check_defects(defects, layout, parameters["num_train"])
     return unusual
@@ -105,6 +117,7 @@ def _write(
         size=parameters["size"],
         difficulty=parameters["difficulty"],
         seed=parameters["seed"],
+        task=parameters.get("task", ""),
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -125,13 +138,14 @@ def _unwritable(out: Path, error: OSError) -> UserError:
     )
 
 
-def _check(parameters: dict) -> None:
+def _checked(parameters: dict) -> dict:
     for key, known in (("dataset", WRITERS), ("difficulty", DIFFICULTIES)):
         if parameters[key] not in known:
             raise UserError(f"{key} {parameters[key]!r} is unknown; take {' or '.join(known)}")
     for key, least in (("num_train", 1), ("num_val", 1), ("size", MIN_SIZE), ("seed", 0)):
         if parameters[key] < least:
             raise UserError(f"{key} is {parameters[key]}, but must be at least {least}")
+    return parameters
 
 
 def _write_manifest(out: Path, parameters: dict, *, complete: bool) -> None:
