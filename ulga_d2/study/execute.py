@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+import fcntl
 import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..data.sample import write_sample
 from ..engine.checkpoint import holds_checkpoint
 from ..engine.device import available_cores
+from ..engine.launch import add_arguments, read_config
+from ..engine.signals import StopSignals
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
 from .plan import FOLDER, SEED, Cell, Study
@@ -24,6 +29,23 @@ from .plan import FOLDER, SEED, Cell, Study
 logger = logging.getLogger(__name__)
 
 LAST_LINES = 6  # of a failed cell's output that are shown
+
+
+def check_configs(cells: Iterable[Cell]) -> None:
+    """Check what can be checked of every cell without its data.
+
+    Raises:
+        UserError: naming the cell, the key and the cure.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    rows = {cell.row: cell for cell in cells}
+    for cell in rows.values():
+        args = parser.parse_args(["--config-file", cell.config, *cell.options])
+        try:
+            read_config(args)
+        except UserError as error:
+            raise UserError(f"variant {cell.row}: {error}") from None
 
 
 class Execution:
@@ -48,6 +70,8 @@ class Execution:
             self._places.put(place)
         self._workers = len(gpus) or jobs
         self._seconds: list[float] = []
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped_by = 0
 
     def folder(self, cell: Cell) -> Path:
         """Return the run folder of a cell."""
@@ -70,21 +94,43 @@ class Execution:
     def run(self) -> list[Cell]:
         """Run what is left; return the cells that failed.
 
+        At SIGTERM or Ctrl-C the cells that are running are told to save, no other is begun, and the
+        process ends with 143 or 130 when they have.
+
         Raises:
-            UserError: a cell that was run with other settings, or data that cannot be written.
+            UserError: a cell that was run with other settings, that another process still runs, or
+                whose config cannot work; or data that cannot be written.
         """
         left = [cell for cell in self.study.cells if not self.is_done(cell)]
         total = len(self.study.cells)
         logger.info("%s: %d cells, %d done before", self.study.name, total, total - len(left))
+        check_configs(left)  # refused here rather than after hours, as is what another one runs
+        for cell in left:
+            self._open_output(cell).close()
         for name in {cell.data for cell in left} - {""}:
             arguments = dict(self.study.samples[name])
             dataset = arguments.pop("dataset")
             write_sample(dataset, self.out / "data" / name / dataset, **arguments)
-        with ThreadPoolExecutor(self._workers) as pool:
-            ended = list(pool.map(lambda cell: self._run_cell(cell, len(left)), left))
+        with StopSignals() as signals, signals.at_once(self._stop):
+            with ThreadPoolExecutor(self._workers) as pool:
+                try:
+                    ended = list(pool.map(lambda cell: self._run_cell(cell, len(left)), left))
+                except KeyboardInterrupt:
+                    self._stop(signal.SIGTERM)
+                    raise
+            if self._stopped_by:
+                logger.info("stopped; the same command goes on")
+                raise SystemExit(128 + self._stopped_by)
         return [cell for cell, is_well in zip(left, ended, strict=True) if not is_well]
 
+    def _stop(self, number: int) -> None:
+        self._stopped_by = number
+        for process in list(self._running):
+            process.send_signal(number)
+
     def _run_cell(self, cell: Cell, total: int) -> bool:
+        if self._stopped_by:
+            return False
         place = self._places.get()
         start = time.monotonic()
         self._write(cell, {"asked": self._asked(cell)})
@@ -94,7 +140,8 @@ class Execution:
             self._places.put(place)
         seconds = time.monotonic() - start
         if code:
-            self._tell_failure(cell, code)
+            if not self._stopped_by:
+                self._tell_failure(cell, code)
             return False
         self._write(cell, {"asked": self._asked(cell), "seconds": round(seconds, 1)})
         self._seconds.append(seconds)
@@ -112,10 +159,40 @@ class Execution:
 
     def _call(self, cell: Cell, gpu: int | None) -> int:
         environment = self._environment(cell, gpu)
-        with open(self._output(cell), "w", encoding="utf-8") as output:
-            return subprocess.call(
-                self._command(cell), stdout=output, stderr=output, env=environment
+        with self._open_output(cell) as output:
+            output.truncate()
+            process = subprocess.Popen(
+                self._command(cell),
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is told to the study alone, and cells save
             )
+        self._running.add(process)
+        if self._stopped_by:  # it came too late for `_stop`
+            process.send_signal(self._stopped_by)
+        try:
+            return process.wait()
+        finally:
+            self._running.discard(process)
+
+    def _open_output(self, cell: Cell) -> IO[bytes]:
+        """Open what a cell prints to; the lock on it is the cell's for as long as it runs.
+
+        Raises:
+            UserError: the cell still runs, after a study that was killed or in another one.
+        """
+        path = self._output(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        output = open(path, "r+b" if path.exists() else "wb")  # noqa: SIM115 -- returned open
+        try:
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            output.close()
+            raise UserError(
+                f"{path}: another process runs this cell; wait for its end, or stop it"
+            ) from None
+        return output
 
     def _tell_failure(self, cell: Cell, code: int) -> None:
         text = self._output(cell).read_text(encoding="utf-8", errors="replace")
