@@ -12,8 +12,9 @@ import yaml
 from tests.conftest import TINY
 from ulga_d2.cli.main import main
 from ulga_d2.errors import UserError
+from ulga_d2.study import table
 from ulga_d2.study.execute import Execution
-from ulga_d2.study.plan import read_study
+from ulga_d2.study.plan import Cell, Study, read_study
 from ulga_d2.study.table import finished_rows
 
 SAMPLE = {"dataset": "brain_tumor", "num_train": 8, "num_val": 5, "size": 64}
@@ -29,7 +30,7 @@ def written(folder: Path, **changes: object) -> Path:
         "options": {key: yaml.safe_load(value) for key, value in TINY.items()},
         "variants": {"plain": PLAIN, "both": {}},
         "seeds": [0, 1],
-        "reference": "plain",
+        "references": ["plain"],
     }
     content.update(changes)
     path = folder / "small.yaml"
@@ -69,7 +70,7 @@ def test_what_a_study_has_one_of_is_not_in_its_names(tmp_path):
         ({"variants": ["plain"]}, "variants is"),
         ({"variants": {"a/b": {}}}, "letters, digits"),
         ({"variants": {"plain": 3}}, "variant plain is 3"),
-        ({"reference": "plane"}, "the variants are plain, both"),
+        ({"references": ["plain", "plane"]}, "the variants are plain, both"),
         ({"options": {"SEED": 3}}, "SEED is the study's own"),
         ({"data": {"easy": {"dataset": "brain_tumor"}}}, "data easy is"),
     ],
@@ -114,9 +115,35 @@ def test_finished_cells_are_skipped_and_failed_ones_run_again(tmp_path, caplog):
 def test_a_cell_that_was_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
     Pretended(read_study(written(tmp_path, data=None)), tmp_path / "out").run()
     changed = written(tmp_path, data=None, variants={"plain": {**PLAIN, "SOLVER.BASE_LR": 0.1}},
-                      reference=None)  # fmt: skip
+                      references=None)  # fmt: skip
     with pytest.raises(UserError, match="run with other settings"):
         Pretended(read_study(changed), tmp_path / "out").run()
+
+
+def test_a_variant_that_cannot_work_is_refused_before_any_cell_is_run(tmp_path):
+    variants = {"plain": PLAIN, "wrong": {"MODEL.ULGA.ACP.NUM_LAYERS": 9}}
+    study = read_study(written(tmp_path, data=None, variants=variants))
+    with pytest.raises(UserError, match="variant wrong: MODEL.ULGA.ACP.NUM_LAYERS is 9; give 1 to"):
+        Pretended(study, tmp_path / "out").run()
+    assert not (tmp_path / "out/cells").exists()
+
+
+def test_every_reference_is_compared_with_the_variants_that_it_has_not_met(tmp_path, monkeypatch):
+    def row(group: str, variant: str) -> table.Row:
+        cell = Cell(group, variant, 0, "c.yaml", group, ())
+        return table.Row(cell.row, (cell,), ())
+
+    variants = ("plain", "control", "both")
+    rows = [row(group, variant) for group in ("a", "b") for variant in variants]
+    study = Study("s", "", (), references=("plain", "control"))
+    told = "{0.name} less {1.name}".format
+    names = lambda _, pairs, *__: ", ".join(told(one, base) for base, one in pairs)  # noqa: E731
+    monkeypatch.setattr(table, "_comparison", names)
+    assert table.comparisons(Execution(study, tmp_path), rows, None, None).splitlines() == [
+        "a_control less a_plain, a_both less a_plain, b_control less b_plain, b_both less b_plain",
+        "",
+        "a_both less a_control, b_both less b_control",
+    ]
 
 
 def test_cells_take_turns_on_the_gpus_that_are_given(tmp_path):
@@ -171,12 +198,3 @@ def test_a_study_trains_goes_on_after_a_cut_and_compares(tmp_path, capsys):
     assert "goes on" not in capsys.readouterr().err
     assert (folder / "model_final.pth").read_bytes() == weights
     assert "read" in (out / "cells/both_seed0.txt").read_text()
-
-
-def test_the_shipped_studies_can_be_read_and_their_configs_exist():
-    shipped = sorted(Path("configs/studies").glob("*.yaml"))
-    assert shipped
-    for path in shipped:
-        study = read_study(path)
-        assert study.reference and study.about
-        assert all(Path(cell.config).is_file() for cell in study.cells)

@@ -13,7 +13,10 @@ from ..errors import UserError
 from .draws import LEAST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..study.execute import Execution
+    from ..study.table import Row
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, write `study.md`, `study.csv` and `curves.svg`; 1 if a cell failed."""
+    """Run, write `study.md`, `study.csv` and its pictures; 1 if a cell failed."""
     from ..study.execute import Execution
     from ..study.plan import read_study
 
@@ -98,6 +101,8 @@ def _write_tables(execution: Execution, draws: int) -> None:
     done = sum(len(row.cells) for row in rows)
     parts = [f"# {study.name}", study.about, f"{done} of {len(study.cells)} cells."]
     parts += [figures_table(rows), comparisons(execution, rows, Plan(draws, draws), watch)]
+    if study.has_ambiguity:
+        parts.append(_write_ambiguity(execution, rows))
     text = "\n\n".join(filter(None, parts)) + "\n"
     write_atomically(str(out / "study.md"), text.encode())
     runs = {row.name: row.runs for row in rows}
@@ -107,3 +112,15 @@ def _write_tables(execution: Execution, draws: int) -> None:
         write_atomically(str(out / "curves.svg"), curves.encode())
     print(text)
     print(f"{out}/study.md")
+
+
+def _write_ambiguity(execution: Execution, rows: Sequence[Row]) -> str:
+    """Write `ambiguity.svg`; return the table that goes with it."""
+    from ..evaluation.atomic import write_atomically
+    from ..study.ambiguity import ambiguity_curve, ambiguity_table, measure_samples
+
+    measured = measure_samples(execution, rows)
+    curve = ambiguity_curve(rows, measured)
+    if curve:
+        write_atomically(str(execution.out / "ambiguity.svg"), curve.encode())
+    return ambiguity_table(rows, measured)

@@ -20,10 +20,12 @@ KEYS = {
     "options": (dict, "settings of every cell"),
     "variants": (dict, "settings by the name of a variant; {} for none"),
     "seeds": (list, "whole numbers"),
-    "reference": (str, "the variant that the others are compared with"),
+    "references": (list, "the variants that all others are compared with"),
+    "ambiguity": (bool, "true to set AP against the measured d' of each sample of data"),
 }
 NEEDED = ("configs", "variants", "seeds")
 SAMPLE_KEYS = {"dataset", "num_train", "num_val", "size", "difficulty", "seed"}
+MORE_SAMPLE_KEYS = {"task"}
 NAME = re.compile(r"[A-Za-z0-9_]+")
 SEED, FOLDER = "SEED", "OUTPUT_DIR"
 
@@ -68,14 +70,16 @@ class Study:
         about: why it is made.
         cells: seed by seed, so that a study that is cut short has every variant.
         samples: arguments of `write_sample` by the name of the data.
-        reference: the variant that the others are compared with, or "".
+        references: the variants that all others are compared with: the plain one, and controls.
+        has_ambiguity: AP is set against the measured ambiguity of the samples.
     """
 
     name: str
     about: str
     cells: tuple[Cell, ...]
     samples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    reference: str = ""
+    references: tuple[str, ...] = ()
+    has_ambiguity: bool = False
 
     def rows(self) -> dict[str, list[Cell]]:
         """Return the cells of each row, in the order of the file."""
@@ -100,13 +104,18 @@ def read_study(path: str | Path) -> Study:
         raise UserError(f"study {path} is no plain YAML: {error}") from None
     _check(path, content)
     samples = content.get("data", {})
-    reference = content.get("reference", "")
-    if reference and reference not in content["variants"]:
-        raise UserError(
-            f"study {path}: reference is {reference!r}; the variants are "
-            f"{', '.join(content['variants'])}"
-        )
-    return Study(path.stem, content.get("about", ""), tuple(_cells(content)), samples, reference)
+    references = content.get("references", [])
+    for name in references:
+        if name not in content["variants"]:
+            raise UserError(
+                f"study {path}: references has {name!r}; the variants are "
+                f"{', '.join(content['variants'])}"
+            )
+    ambiguity = content.get("ambiguity", False)
+    if ambiguity and not samples:
+        raise UserError(f"study {path}: ambiguity is that of samples, and data names none")
+    about, cells = content.get("about", ""), tuple(_cells(content))
+    return Study(path.stem, about, cells, samples, tuple(references), ambiguity)
 
 
 def _cells(content: Mapping[str, Any]) -> Iterator[Cell]:
@@ -141,9 +150,13 @@ def _check(path: Path, content: object) -> None:
                 raise UserError(f"study {path}: {key} is the study's own; leave it out")
     _check_seeds(path, content["seeds"])
     for name, arguments in content.get("data", {}).items():
-        if not isinstance(arguments, dict) or arguments.keys() != SAMPLE_KEYS:
+        given = arguments.keys() if isinstance(arguments, dict) else set()
+        if given - MORE_SAMPLE_KEYS != SAMPLE_KEYS:
             wanted = ", ".join(sorted(SAMPLE_KEYS))
-            raise UserError(f"study {path}: data {name} is {arguments!r}; give {wanted}")
+            more = ", ".join(sorted(MORE_SAMPLE_KEYS))
+            raise UserError(
+                f"study {path}: data {name} is {arguments!r}; give {wanted}, and if wanted {more}"
+            )
 
 
 def _check_names(path: Path, key: str, given: Mapping[str, Any]) -> None:

@@ -107,14 +107,29 @@ def _peaks(log: Path) -> list[int]:
 
 
 def comparisons(execution: Execution, rows: Sequence[Row], plan: Plan, watch: Watch) -> str:
-    """Compare every variant with the reference of its group, pairing equal seeds; as Markdown."""
-    reference = execution.study.reference
-    known = {(row.cells[0].group, row.cells[0].variant): row for row in rows}
+    """Compare the variants with each reference of their group, pairing equal seeds; as Markdown."""
+    references = execution.study.references
+    tables = []
+    for number, reference in enumerate(references):
+        bases = {row.cells[0].group: row for row in rows if row.cells[0].variant == reference}
+        compared_before = references[: number + 1]
+        pairs = [
+            (bases[row.cells[0].group], row)
+            for row in rows
+            if row.cells[0].group in bases and row.cells[0].variant not in compared_before
+        ]
+        if pairs:
+            tables.append(_comparison(execution, pairs, plan, watch))
+    return "\n\n".join(tables)
+
+
+def _comparison(
+    execution: Execution, pairs: Sequence[tuple[Row, Row]], plan: Plan, watch: Watch
+) -> str:
+    """Compare rows with the reference of their group, the same variant in all pairs."""
+    reference = pairs[0][0].cells[0].variant
     lines, cells = [], []
-    for (group, variant), row in known.items():
-        base = known.get((group, reference))
-        if base is None or variant == reference:
-            continue
+    for base, row in pairs:
         found, images = _compared(execution, base, row, plan, watch)
         for name in COMPARED:
             cells.append([row.name, FIGURES[name], *_differences(found[name])])
@@ -123,7 +138,7 @@ def comparisons(execution: Execution, rows: Sequence[Row], plan: Plan, watch: Wa
     headers += ["p, other seeds", "detectable"]
     table = tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
     told = "\n".join(lines).replace("A and B", f"it and {reference}")
-    return f"{table}\n\nA is {reference}, B the variant.\n\n{told}" if cells else ""
+    return f"{table}\n\nA is {reference}, B the variant.\n\n{told}"
 
 
 def _differences(one: Difference) -> list[str]:
