@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "check, show, convert or split a data set",
     "doctor": "check that training can work here; under each problem, the command that cures it",
     "evaluate": "score saved detections: every figure, with its confidence interval",
+    "explain": "draw what a detector makes of images, two side by side: attention, concepts, ...",
     "fit": "foretell a training's memory and time, and make it fit",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
     "overfit": "self-test of a config: one batch, learnt by heart in a minute or two",

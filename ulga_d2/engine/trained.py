@@ -1,0 +1,77 @@
+"""A trained detector, opened to be looked at: its model, its classes, and how it reads an image."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..data.image import image_size
+from ..errors import UserError
+from .averaged import evaluated_weights
+from .checkpoint import load_checkpoint, load_weights
+from .datasets import resolve_classes
+from .device import resolve_device
+from .launch import read_config
+from .loader import build_mapper
+from .model import build_seeded_model
+
+
+class Trained(NamedTuple):
+    """A trained detector.
+
+    Attributes:
+        name: stem of its config; of a run's config.yaml, the run folder's name.
+        weights: where they were read from.
+        class_names: of its head, from the checkpoint.
+        model: in evaluation, in float32.
+        inputs: of each image, (3, H, W) RGB in 0..255, prepared as at test time.
+    """
+
+    name: str
+    weights: str
+    class_names: tuple[str, ...]
+    model: nn.Module
+    inputs: tuple[Tensor, ...]
+
+
+def open_trained(
+    config: str, weights: str, options: Sequence[str], images: Sequence[str]
+) -> Trained:
+    """Build a config's detector with trained weights, and read images as it sees them at test time.
+
+    Args:
+        config: a file of settings.
+        weights: a checkpoint of this project, or zoo://NAME.
+        options: KEY VALUE words that change the settings.
+        images: files of any kind that training reads.
+
+    Raises:
+        UserError: a file that is missing or damaged, or weights of another config's model.
+    """
+    cfg = read_config(argparse.Namespace(config_file=config, opts=list(options), eval_only=True))
+    mapper = build_mapper(cfg, is_train=False)
+    inputs = tuple(_read(mapper, path) for path in images)  # before what takes longer
+    state = load_checkpoint(weights)
+    resolve_device(cfg)
+    cfg.SOLVER.AMP.ENABLED = False
+    resolve_classes(cfg, tuple(state["class_names"]))
+    model = build_seeded_model(cfg).eval()
+    load_weights(model, {"model": evaluated_weights(state)}, weights)
+    path = Path(config)
+    name = path.resolve().parent.name if path.stem == "config" else path.stem
+    return Trained(name, weights, tuple(state["class_names"]), model, inputs)
+
+
+def _read(mapper: Callable[[dict], dict | UserError], path: str) -> Tensor:
+    if "://" not in path and not Path(path).is_file():
+        raise UserError(f"image {path} does not exist; check its path")
+    height, width = image_size(path)
+    record = {"file_name": path, "image_id": path, "height": height, "width": width}
+    mapped = mapper(record)
+    if isinstance(mapped, UserError):
+        raise mapped
+    return mapped["image"]
