@@ -42,6 +42,18 @@ def test_reach_of_a_glance_at_one_cell_is_the_distance_to_its_centre():
     assert reach(attention, np.array([117.0, 52.0]), (64, 128)) == 5
 
 
+def test_a_query_that_looks_at_padding_alone_reaches_nowhere_and_can_be_drawn():
+    view = made_up_view()
+    nothing = replace(view.blocks[1], attention=np.zeros((3, 16, 16)))
+    view = replace(view, blocks=(nothing,))
+    assert np.isnan(reach(nothing.attention[0], view.queries[0], (128, 128)))
+    told = view_as_dict(view)["blocks"][0]["attention"]
+    assert told == [{"largest": 0.0, "on_padding": 1.0, "reach": None}] * 3
+    (panel,) = rows_of(view)["attention 0"].panels
+    assert "100 % on padding" in panel.title
+    assert draw_views([view], "made up").std() > 0
+
+
 def test_colors_of_features_are_their_coordinates_in_the_turned_space_that_made_them():
     random = np.random.default_rng(0)
     made = random.normal(size=(400, 3)) * [9, 3, 1]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tests.conftest import CONFIGS
 from tests.tiny_detectors import CLASSES, options
@@ -23,6 +24,7 @@ from ulga_d2.engine.model import build_seeded_model
 from ulga_d2.layers.attention import GlobalAttention, WindowAttention
 from ulga_d2.layers.deformable_attention import DeformableAttention, sample
 from ulga_d2.layers.neighborhood_attention import NeighborhoodAttention
+from ulga_d2.layers.windows import window_geometry
 
 KINDS = [f"{name}_{variant}" for name in ("swin", "vit", "dat") for variant in ("baseline", "ulga")]
 ALL = ["MODEL.RETINANET.SCORE_THRESH_TEST", "0.0"]  # untrained detectors are sure of nothing
@@ -73,6 +75,34 @@ def test_rows_of_attention_times_values_are_what_the_attention_returns(name, siz
     hook.remove()
     wanted = returned["it"][cells[:, 0], cells[:, 1]].mean(dim=-1)  # of channels, so of heads
     assert torch.allclose((rows * values).sum(dim=(1, 2)), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["windows", "shifted"])
+def test_rows_are_the_softmax_and_miss_one_by_what_goes_to_padding(name, monkeypatch):
+    torch.manual_seed(0)
+    attn, x, seen = ATTENTIONS[name], torch.randn(1, 7, 10, 16), {}
+    attend = F.scaled_dot_product_attention
+
+    def spy(query, key, value, attn_mask=None, **more):
+        seen["logits"] = query @ key.transpose(-1, -2) * more.get("scale", key.shape[-1] ** -0.5)
+        seen["logits"] = seen["logits"] + (0 if attn_mask is None else attn_mask)
+        return attend(query, key, value, attn_mask=attn_mask, **more)
+
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(F, "scaled_dot_product_attention", spy)
+        attn(x)
+    shares = seen["logits"].softmax(dim=-1).reshape(-1, 2, 16, 16).mean(dim=1)  # (windows, L, L)
+    geometry = window_geometry(7, 10, 4, attn.shift_size, x.device)
+    in_window = geometry.tokens.view(-1, 16)
+    on_padding = []
+    for token in range(70):
+        window, slot = divmod(int(geometry.slots[token]), 16)
+        wanted = torch.zeros(71).index_add_(0, in_window[window], shares[window, slot])
+        (row,) = attention_rows(attn, x, torch.tensor([divmod(token, 10)]))
+        assert torch.allclose(row.flatten(), wanted[:70], atol=1e-5)
+        assert float(row.sum() + wanted[70]) == pytest.approx(1, abs=1e-5)
+        on_padding.append(float(wanted[70]))
+    assert max(on_padding) > 0.01
 
 
 def test_attention_without_padding_sums_to_one_and_stays_in_its_window():

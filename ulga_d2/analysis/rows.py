@@ -22,6 +22,7 @@ from .shown import attending, conceiving, feature_colors, largest_concepts, reac
 from .view import BlockView, ReceptiveField, View
 
 LEVELS = ("p3", "p4", "p5")
+TOLD_PADDING = 0.005  # of the attention, from which on the title says so
 FAINTEST = 1e-3  # of a receptive field's maximum, that has a colour of its own
 
 
@@ -82,13 +83,15 @@ def _attention(view: View, number: int) -> Row:
         of_query = block.attention[number]
         distance = reach(of_query, view.queries[number], view.image.shape[:2])
         title = f"{_name(block)}\nmax {_percent(of_query.max())}, {distance:.0f} px away"
+        if (outside := 1 - of_query.sum()) > TOLD_PADDING:
+            title += f", {_percent(outside)} on padding"
         panels.append(Panel(title, partial(_draw_attention, view, number, of_query)))
     heading = f"attention of {query_in_words(view, number)}"
     return Row(heading, tuple(panels), Normalize(0, 1), "of the panel's maximum")
 
 
 def _draw_attention(view: View, number: int, of_query: np.ndarray, axes: Axes) -> None:
-    draw_map(axes, view.image, of_query / of_query.max(), Normalize(0, 1))
+    draw_map(axes, view.image, of_query / (of_query.max() or 1), Normalize(0, 1))
     draw_query(axes, view.queries[number], number)
 
 

@@ -63,7 +63,7 @@ def largest_concepts(maps: np.ndarray) -> list[tuple[int, float]]:
 def reach(attention: np.ndarray, query: np.ndarray, size: tuple[int, int]) -> float:
     """Return the mean distance in pixels from a query to where it looks.
 
-        sum_j a_j |x_j - x_q|        x_j the centre of cell j, a the attention, which sums to 1
+        sum_j a_j |x_j - x_q|        x_j the centre of cell j, a the attention, over its sum
 
     Source: the mean attention distance of ViT (arXiv:2010.11929, figure 7).
 
@@ -77,7 +77,8 @@ def reach(attention: np.ndarray, query: np.ndarray, size: tuple[int, int]) -> fl
         for cells, side in zip(attention.shape, size, strict=True)
     )
     distance = np.hypot(rows[:, None] - query[1], columns[None, :] - query[0])
-    return float((attention * distance).sum() / attention.sum())
+    total = attention.sum()
+    return float((attention * distance).sum() / total) if total else float("nan")
 
 
 def feature_colors(features: np.ndarray) -> Colors:
@@ -148,7 +149,11 @@ def _block_as_dict(block: BlockView, view: View) -> dict[str, Any]:
     if block.attention is not None:
         size = view.image.shape[:2]
         known["attention"] = [
-            {"largest": float(of_query.max()), "reach": reach(of_query, query, size)}
+            {
+                "largest": float(of_query.max()),
+                "on_padding": max(0.0, 1 - float(of_query.sum())),
+                "reach": plain(reach(of_query, query, size)),
+            }
             for of_query, query in zip(block.attention, view.queries, strict=True)
         ]
     if block.points is not None:

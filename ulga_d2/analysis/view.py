@@ -20,8 +20,9 @@ class BlockView:
             None without CAT.
         concept_entropy: mean over concepts of the entropy of where they look, over log N; None
             without CAT.
-        attention: (Q, H, W), where each chosen query looks, mean of the heads, sums to 1; None
-            where the attention samples points instead.
+        attention: (Q, H, W), where each chosen query looks, mean of the heads; sums to 1 less what
+            goes to the padding of windows, which a trained model may make most of it; None where
+            the attention samples points instead.
         points: (Q, P, 2), pixels (x, y) that each chosen query samples, or None.
         offsets: mean and standard deviation of the lengths of the offsets in tokens, or None.
     """
