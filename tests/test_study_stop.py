@@ -48,8 +48,13 @@ def test_a_stop_tells_the_cells_that_run_to_save_and_begins_no_other(tmp_path, c
     execution = Sleeping(study, tmp_path / "out")
     output = tmp_path / "out/cells/plain_seed0.txt"
     threading.Thread(target=signal_when, args=[output, number], daemon=True).start()
-    with pytest.raises(end) as ended:
-        execution.run()
+    # What a shell starts in the background ignores Ctrl-C, and these tests may be such a thing.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(end) as ended:
+            execution.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert end is KeyboardInterrupt or ended.value.code == 143
     assert "saved" in output.read_text()
     assert not any(execution.is_done(cell) for cell in study.cells)
