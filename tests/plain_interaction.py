@@ -51,11 +51,16 @@ def plain_cat(cat: ConceptualAttentionTransformation, z: Tensor) -> tuple[Tensor
     """Return A (K x N), T (K x d), M (N x K) and G (N x d) of one map, projected before pooling."""
     z = z.flatten(0, 1)
     zc = z - z.mean(0)
-    a = (zc @ cat.concept_query.T).softmax(0).T
+    likeness = 2 * zc @ cat.concept_query.T
+    a = likeness.softmax(0).T
     pooled = a @ (zc @ cat.pool_proj.weight.T) + cat.pool_proj.bias
     t = F.layer_norm(pooled, (cat.concept_dim,), cat.norm.weight, cat.norm.bias)
     t = t + cat.concept_embed
     q = zc @ cat.query.weight.T + cat.query.bias
     k = t @ cat.key.weight.T + cat.key.bias
-    m = (q @ k.T / cat.concept_dim**0.5).softmax(1)
+    m = (likeness + q @ k.T / cat.concept_dim**0.5).softmax(1)
     return a, t, m, m @ (t @ cat.value.weight.T + cat.value.bias)
+
+
+def with_length_of(x: Tensor, y: Tensor) -> Tensor:
+    return y * (x.square().sum(-1, keepdim=True) / y.square().sum(-1, keepdim=True)).sqrt()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ulga_d2 import get_cfg
+from ulga_d2.analysis.similarity import rank_share
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.config import merge_config
 from ulga_d2.interaction.cat import Concepts, ConceptualAttentionTransformation
@@ -51,35 +52,41 @@ def uncentred_tokens(cat: ConceptualAttentionTransformation, z: Tensor, found: C
     return cat.norm(cat.pool_proj(pooled)) + cat.concept_embed
 
 
-def cosines(names: list[str], image: Tensor, seed: int) -> tuple[list[float], list[float]]:
-    """Return the mean cosine between concepts for each block of a nano Swin: ours, uncentred."""
+def blocks(names: list[str], image: Tensor, seed: int) -> list[tuple[float, float, float]]:
+    """Return what the concepts of each block of a nano Swin are like.
+
+    The mean cosine between concept tokens, the same without centring, and the rank of the maps.
+    """
     torch.manual_seed(seed)
     cfg = get_cfg()
     merge_config(cfg, str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml"), [])
     cfg.MODEL.ULGA.INTERACTIONS = names
     model = SwinTransformer(cfg).eval()
-    ours, uncentred = [], []
+    found = []
 
     def measure(module: ConceptualAttentionTransformation, inputs: tuple, out: Concepts) -> None:
-        ours.append(mean_cosine(out.tokens[0]))
-        uncentred.append(mean_cosine(uncentred_tokens(module, inputs[0], out)))
+        ours = mean_cosine(out.tokens[0])
+        uncentred = mean_cosine(uncentred_tokens(module, inputs[0], out))
+        found.append((ours, uncentred, rank_share(out.backward_map[0].T)))
 
     for module in model.modules():
         if isinstance(module, ConceptualAttentionTransformation):
             module.register_forward_hook(measure)
     with torch.no_grad():
         model(image)
-    return ours, uncentred
+    return found
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("pixels", [photograph, brain_slice])
 @pytest.mark.parametrize("names", [["cat"], ["acp", "cat"]], ids=["cat", "ulga"])
-def test_concept_tokens_do_not_collapse_at_initialisation_on_a_real_image(names, pixels, seed):
-    ours, uncentred = cosines(names, network_input(pixels()), seed)
-    assert len(ours) == 2 * STAGES
-    assert max(ours) < 0.2
-    assert np.mean(uncentred) > 0.2  # what centring is for
+def test_concepts_do_not_collapse_at_initialisation_on_a_real_image(names, pixels, seed):
+    found = blocks(names, network_input(pixels()), seed)
+    assert len(found) == 2 * STAGES
+    ours, uncentred, ranks = (np.array(column) for column in zip(*found, strict=True))
+    assert ours.max() < 0.2
+    assert ours.mean() + 0.1 < uncentred.mean()  # what centring is for
+    assert ranks.min() > 0.4  # 1/16 if all concepts had one map
 
 
 def test_the_rows_that_pool_are_of_length_1_and_share_no_direction():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_interaction import build, config, plain_acp, plain_cat, randomised
+from plain_interaction import build, config, plain_acp, plain_cat, randomised, with_length_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -87,7 +87,8 @@ def test_fusion_equals_one_linear_over_the_concatenation(name):
     parts = [x] if name == "cat" else [x, z]
     if module.cat is not None:
         parts.append(plain_cat(module.cat, z[0])[-1].view(1, 6, 5, -1))
-    assert close(module(x), x + module.fuse(torch.cat(parts, dim=-1)))
+    fused = x + module.fuse(torch.cat(parts, dim=-1))
+    assert close(module(x), with_length_of(x, fused))
 
 
 def test_gated_sum_equals_its_formula():
@@ -95,7 +96,8 @@ def test_gated_sum_equals_its_formula():
     x = torch.randn(1, 6, 5, 8, dtype=torch.double)
     z = plain_acp(module.acp, x)
     g = plain_cat(module.cat, z[0])[-1].view_as(x)
-    assert close(module(x), x + module.acp_gate * (z - x) + module.cat_gate * g)
+    fused = x + module.acp_gate * (z - x) + module.cat_gate * g
+    assert close(module(x), with_length_of(x, fused))
 
 
 def test_depthwise_control_equals_its_two_convolutions():
@@ -150,7 +152,7 @@ def test_bfloat16_autocast_is_finite_and_near_float32(name, dtype):
     assert F.cosine_similarity(low.float().flatten(), module(x.float()).flatten(), dim=0) > 0.999
 
 
-def test_softmax_over_positions_keeps_float32_under_autocast():
+def test_concept_maps_are_made_in_float32_under_autocast():
     cat = ConceptualAttentionTransformation(8, num_concepts=4, concept_ratio=1.0)
     seen = []
     softmax = torch.Tensor.softmax
@@ -165,6 +167,16 @@ def test_softmax_over_positions_keeps_float32_under_autocast():
         concepts = cat(torch.randn(1, 64, 64, 8))
     assert seen == [torch.float32, torch.float32]
     assert concepts.forward_map.float().sum(-1).sub(1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("name", ["acp", "cat", "ulga", "sum", "fuse"])
+def test_an_interaction_turns_tokens_and_keeps_their_length(name):
+    module = randomised(variant(name))
+    x = torch.randn(2, 6, 5, 12, dtype=torch.double)
+    x[0, 0, 0] = 0
+    y = module(x)
+    assert close(y.norm(dim=-1), x.norm(dim=-1))
+    assert F.cosine_similarity(x, y, dim=-1).mean() < 0.99
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .record import BlockRecord, recorded
-from .similarity import map_entropy, mean_cosine, rank_share
+from .record import PLACES, BlockRecord, recorded
+from .similarity import map_entropy, rank_share
 
 GRID = 8  # cells a side on which blocks of all strides are compared
 
@@ -51,17 +51,16 @@ def depths_of(detector: nn.Module, images: Iterable[Tensor]) -> Depths:
         figures.append([_figures(block) for block in blocks])
         features.append([_on_grid(block.tokens["out"]) for block in blocks])
     means = np.mean(figures, axis=0)  # (blocks, 5)
-    places = ("before", "after", "out")
     return Depths(
         names=tuple(block.name for block in blocks),
-        similarity={place: means[:, number] for number, place in enumerate(places)},
+        similarity={place: means[:, number] for number, place in enumerate(PLACES)},
         concepts={"entropy": means[:, 3], "rank": means[:, 4]},
         features=tuple(np.concatenate(of_block) for of_block in zip(*features, strict=True)),
     )
 
 
 def _figures(block: BlockRecord) -> list[float]:
-    cosines = [mean_cosine(block.tokens[place][0]) for place in ("before", "after", "out")]
+    cosines = block.similarity().values()
     if block.concepts is None:
         return [*cosines, np.nan, np.nan]
     forward, backward = block.concepts

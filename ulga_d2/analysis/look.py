@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..layers.deformable_attention import DeformableAttention
 from .receptive_field import receptive_fields
 from .record import BlockRecord, attention_rows, recorded, sampled_points
-from .similarity import map_entropy, mean_cosine
+from .similarity import map_entropy
 from .view import BlockView, View
 
 SHOWN = 5  # detections
@@ -81,9 +81,7 @@ def _view(record: BlockRecord, queries: np.ndarray, height: int) -> BlockView:
     """Return what is shown of a block, of an image of `height` pixels."""
     rows = record.tokens["out"].shape[1]
     stride = round(height / rows)
-    places = ("before", "after", "out")
-    known = {place: mean_cosine(record.tokens[place][0]) for place in places}
-    view = {"name": record.name, "stride": stride, "similarity": known}
+    view = {"name": record.name, "stride": stride, "similarity": record.similarity()}
     if record.concepts is not None:
         forward, backward = record.concepts
         maps = backward[0].t().unflatten(-1, record.tokens["out"].shape[1:3])  # (K, H, W)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from ..layers.block import Block
 from ..layers.deformable_attention import DeformableAttention
+from .similarity import mean_cosine
+
+PLACES = ("before", "after", "out")  # where tokens are compared: around the interaction, at the end
 
 
 @dataclass
@@ -29,6 +32,10 @@ class BlockRecord:
     block: Block
     tokens: dict[str, Tensor] = field(default_factory=dict)
     concepts: tuple[Tensor, Tensor] | None = None
+
+    def similarity(self) -> dict[str, float]:
+        """Return the mean cosine of the first image's tokens, by place."""
+        return {place: mean_cosine(self.tokens[place][0]) for place in PLACES}
 
 
 @contextlib.contextmanager

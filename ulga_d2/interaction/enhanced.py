@@ -29,13 +29,18 @@ class EnhancedInteraction(_TwoParts):
 
         z = acp(x)          or x without ACP
         g = cat(z)          absent without CAT
-        y = x + [x; z; g] W + b
+        u = x + [x; z; g] W + b
+        y = u |x| / |u|     token by token
+
+    Interaction turns a token and keeps its length. Without that, lengths grew up to 20-fold in
+    training, attention's logits with their square, and the last stage looked at single tokens.
 
     The parts that are there are joined by one linear that is never given a concatenation: each
     part meets its own columns of W, and g's columns meet the K concept values before these are
     spread over the map. A part left out is simply absent.
 
-    Source: the order and the "new projection" are arXiv:2412.18778's; the residual form is ours.
+    Source: the order and the "new projection" are arXiv:2412.18778's; the residual form and the
+    kept length are ours.
 
     Args:
         dim: channels C of the tokens.
@@ -72,11 +77,14 @@ class EnhancedInteraction(_TwoParts):
             values = linear(concepts.values, to_g)  # (B, K, C)
             update = update.view(len(x), -1, x.shape[-1])  # (B, N, C)
             update = torch.baddbmm(update, concepts.backward_map, values)
-        return x + update.view_as(x)
+        return _with_length_of(x, x + update.view_as(x))
 
 
 class GatedInteraction(_TwoParts):
-    """The same parts, joined by a gated sum instead of a linear: y = x + a * (z - x) + b * g.
+    """The same parts, joined by a gated sum instead of a linear.
+
+        u = x + a * (z - x) + b * g
+        y = u |x| / |u|     token by token
 
     Cheaper than the linear and without its C x C weights; needs concepts as wide as the tokens.
 
@@ -105,7 +113,13 @@ class GatedInteraction(_TwoParts):
         if concepts is not None:
             g = concepts.backward_map @ (concepts.values * self.cat_gate)
             y = y + g.view_as(x)
-        return y
+        return _with_length_of(x, y)
+
+
+def _with_length_of(x: Tensor, y: Tensor) -> Tensor:
+    """Scale each token of y (B, H, W, C) to the length of x's; y = x comes back bit for bit."""
+    length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    return y * (torch.linalg.vector_norm(x, dim=-1, keepdim=True) / length.clamp_min(1e-6))
 
 
 class DepthwiseInteraction(nn.Module):

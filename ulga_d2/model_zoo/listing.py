@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from ..errors import UserError
+from ..evaluation.atomic import write_atomically
 from ..weights.digest import file_sha256
 from ..weights.share import SUFFIX, read_safetensors
 from ..weights.zoo import INDEX
@@ -55,12 +55,7 @@ def write_index(root: str | Path) -> Sequence[str]:
     if not entries:
         raise UserError(f"{root} holds no entry; `ulga zoo publish` makes one")
     table = tabulate(rows, ["model", *SHOWN.values(), "MB"], tablefmt="pipe", disable_numparse=True)
-    _replace(root / INDEX, json.dumps({"version": 1, "entries": entries}, indent=1) + "\n")
-    _replace(root / LIST, WORDS.format(table=table))
+    index = json.dumps({"version": 1, "entries": entries}, indent=1) + "\n"
+    write_atomically(str(root / INDEX), index.encode())
+    write_atomically(str(root / LIST), WORDS.format(table=table).encode())
     return list(entries)
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
