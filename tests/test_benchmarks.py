@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from benchmarks import loader, peers
+from benchmarks import context_reach, loader, peers
 from benchmarks.timing import Times
 
 
@@ -39,3 +42,44 @@ def test_the_two_mappers_have_equal_work_to_do(tmp_path, suffix):
         ours, theirs = (mapped[name]["image"].float() for name in ("ours", "detectron2"))
         either_way = min((ours - theirs).abs().mean(), (ours - theirs.flip(2)).abs().mean())
         assert either_way < 2
+
+
+class Pixels(nn.Module):
+    """A backbone of one level: each pixel, and the mean of all pixels."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def output_shape(self):
+        return {"p4": SimpleNamespace(stride=1)}
+
+    def forward(self, batch):
+        return {"p4": batch + self.mean * batch.mean(dim=(2, 3), keepdim=True)}
+
+
+class Seer(nn.Module):
+    """A detector of two classes that are each other's opposite."""
+
+    head_in_features = ("p4",)
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.backbone = Pixels(mean)
+
+    def preprocess_image(self, inputs):
+        return SimpleNamespace(tensor=inputs[0]["image"][None].float())
+
+    def head(self, maps):
+        one = maps[0].sum(dim=1, keepdim=True)
+        return [torch.cat((one, -one), dim=1)], None
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 3.0])
+def test_the_share_of_a_gradient_beyond_the_sign_is_that_of_a_known_field(mean):
+    scene = context_reach.scene_of(0, {"difficulty": "easy", "size": 64})
+    left, top, right, bottom = scene.objects[0].box
+    rows, columns = np.mgrid[:64, :64] + 0.5
+    far = np.hypot(rows - (top + bottom) / 2, columns - (left + right) / 2) >= 0.47 * 64
+    found = context_reach.far_share(Seer(mean), scene)
+    assert found == pytest.approx(far.mean() * mean / (1 + mean), rel=1e-3)
