@@ -1,6 +1,6 @@
 """How far does what names a lesion come from? `python -m benchmarks.context_reach`.
 
-For each variant of the context study: the logits that name a lesion, at its cell of the finest
+For each variant of a context study: the logits that name a lesion, at its cell of the finest
 level, and the share of their gradient over pixels that lies as far from the lesion as the sign that
 decides its class. With random weights, or with the trained ones of a study's cells.
 """
@@ -8,7 +8,7 @@ decides its class. With random weights, or with the trained ones of a study's ce
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,6 @@ def main() -> None:
     parser.add_argument("--study", type=Path, default=STUDY, help=f"default {STUDY}")
     parser.add_argument("--cells", type=Path, help="its trained cells (default: random weights)")
     parser.add_argument("--images", type=int, default=8, help="default 8")
-    parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a setting"
-    )
     args = parser.parse_args()
     study = read_study(args.study)
     (sample,) = study.samples.values()
@@ -45,11 +42,13 @@ def main() -> None:
     rows = []
     for variant, cells in study.rows().items():
         there = [cell for cell in cells if not args.cells or weights_of(args.cells, cell).is_file()]
-        models = (detector_of(cell, args.cells, sum(args.set, [])) for cell in there)
+        models = (detector_of(cell, args.cells) for cell in there)
         shares = [100 * np.mean([far_share(model, scene) for scene in scenes]) for model in models]
         if shares:
             rows.append([variant, len(shares), np.mean(shares), min(shares), max(shares)])
         print(f"{variant}: {len(shares)} seeds", flush=True)
+    if not rows:
+        parser.error(f"{args.cells} holds no finished cell of {args.study}")
     headers = ["variant", "seeds", "far share, %", "least", "largest"]
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f"))
 
@@ -68,12 +67,12 @@ def weights_of(cells: Path, cell: Cell) -> Path:
     return cells / cell.name / "model_final.pth"
 
 
-def detector_of(cell: Cell, cells: Path | None, options: Sequence[str]) -> nn.Module:
+def detector_of(cell: Cell, cells: Path | None) -> nn.Module:
     """Build a cell's detector, with the weights of its seed before or after training."""
     cfg = get_cfg()
     own = ["MODEL.DEVICE", "cpu", "SEED", str(cell.seed)]
     own += ["MODEL.RETINANET.NUM_CLASSES", str(len(CLASS_NAMES))]
-    merge_config(cfg, cell.config, [*cell.options, *options, *own])
+    merge_config(cfg, cell.config, [*cell.options, *own])
     model = build_seeded_model(cfg).eval()
     if cells is not None:
         path = str(weights_of(cells, cell))

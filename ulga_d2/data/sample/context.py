@@ -30,7 +30,8 @@ ASIDE = 0.86
 # How far up or down either may lie, as a share of the side.
 HEIGHT = 0.05
 # From the lesion's centre to the nearest pixel of the sign, as a share of the side: 120 px at
-# 256 px, where a plain nano Swin's p3 has 1 % of its receptive field (docs/sample.md).
+# 256 px, where the features of a plain nano Swin's p4 have 1 % of their receptive field; group
+# norms behind them see farther (docs/sample.md).
 LEAST_DISTANCE = 0.47
 NULL_PATCHES = 2
 
