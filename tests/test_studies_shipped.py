@@ -14,7 +14,7 @@ from ulga_d2.study.plan import Cell, Study, read_study
 
 SHIPPED = sorted(Path("configs/studies").glob("*.yaml"))
 ASKED_FOR = {"modules", "modules_vit", "modules_dat", "acp_layers", "concepts", "dat_offsets"}
-ASKED_FOR |= {"context", "context_channel_norms", "ambiguity", "object_size"}
+ASKED_FOR |= {"context", "context_channel_norms", "ambiguity", "object_size", "equal_parameters"}
 # What makes a cell small, whatever its backbone.
 SMALL = {key: value for key, value in TINY.items() if "ULGA" not in key and "FPN" not in key}
 SMALL |= {"SOLVER.MAX_ITER": "2", "TEST.EVAL_PERIOD": "0"}
