@@ -53,6 +53,11 @@ def test_the_grid_has_a_cell_for_each_combination_seed_by_seed(tmp_path):
     assert first.options[-2:] == ("MODEL.ULGA.INTERACTIONS", "[]")
 
 
+def test_a_shipped_study_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(read_study("configs/studies/equal_parameters.yaml").cells) == 10
+
+
 def test_what_a_study_has_one_of_is_not_in_its_names(tmp_path):
     assert [c.name for c in read_study(written(tmp_path)).cells[:2]] == [
         "plain_seed0",

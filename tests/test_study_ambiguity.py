@@ -9,21 +9,15 @@ import pytest
 from ulga_d2.data.sample import write_sample
 from ulga_d2.errors import UserError
 from ulga_d2.evaluation.runs import Run
-from ulga_d2.study.ambiguity import ambiguity_curve, ambiguity_table, measure_samples
+from ulga_d2.study.ambiguity import ambiguity_curve, ambiguity_table
 from ulga_d2.study.execute import Execution
 from ulga_d2.study.plan import Cell, Study
+from ulga_d2.study.samples import measure_samples
 from ulga_d2.study.table import Row
 
 LEVELS = ("similarity_0", "similarity_40", "similarity_80")
 SAMPLE = {"dataset": "cod10k", "num_train": 4, "num_val": 24, "size": 96}
 SAMPLE |= {"difficulty": "medium", "seed": 0}
-
-
-def execution_of(out: Path, samples: dict[str, dict]) -> Execution:
-    for name, arguments in samples.items():
-        rest = {key: value for key, value in arguments.items() if key != "dataset"}
-        write_sample(arguments["dataset"], out / "data" / name / arguments["dataset"], **rest)
-    return Execution(Study("s", "", (), samples, ("plain",), True), out)
 
 
 def row(data: str, variant: str, figures: list[float]) -> Row:
@@ -35,8 +29,11 @@ def row(data: str, variant: str, figures: list[float]) -> Row:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> dict[str, list[float]]:
     samples = {level: {**SAMPLE, "task": level} for level in LEVELS}
-    execution = execution_of(tmp_path_factory.mktemp("study"), samples)
-    return measure_samples(execution, [row(level, "plain", [1.0]) for level in LEVELS])
+    out = tmp_path_factory.mktemp("study")
+    for name, arguments in samples.items():
+        rest = {key: value for key, value in arguments.items() if key != "dataset"}
+        write_sample("cod10k", out / "data" / name / "cod10k", **rest)
+    return measure_samples(out, samples)
 
 
 def test_the_more_alike_the_textures_the_smaller_the_measured_d_prime(measured):
@@ -49,8 +46,7 @@ def test_objects_that_were_trained_on_are_not_measured(tmp_path):
     (tmp_path / "data/low/cod10k").mkdir(parents=True)
     table = tmp_path / "data/low/cod10k/difficulty.csv"
     table.write_text("split,image,d_prime\ntrain,a,9.00\ntest,b,0.25\ntest,b,0.50\n")
-    execution = Execution(Study("s", "", (), {"low": SAMPLE}), tmp_path)
-    assert measure_samples(execution, [row("low", "plain", [1.0])]) == {"low": [0.25, 0.5]}
+    assert measure_samples(tmp_path, {"low": SAMPLE}) == {"low": [0.25, 0.5]}
 
 
 def test_the_table_and_the_curve_set_the_mean_over_seeds_against_d_prime():
@@ -64,7 +60,11 @@ def test_the_table_and_the_curve_set_the_mean_over_seeds_against_d_prime():
     assert "plain" in ambiguity_curve(rows, found)
 
 
-def test_a_sample_without_the_measure_is_refused(tmp_path):
+def test_a_sample_without_the_measure_is_refused_before_the_first_cell(tmp_path):
     samples = {"heads": {**SAMPLE, "dataset": "brain_tumor", "size": 64}}
+    config = "configs/brain_tumor_swin_baseline_nano.yaml"
+    cells = (Cell("", "plain", 0, config, "heads", ()),)
+    execution = Execution(Study("s", "", cells, samples, ("plain",), True), tmp_path)
     with pytest.raises(UserError, match="difficulty.csv has no d_prime.*take cod10k"):
-        measure_samples(execution_of(tmp_path, samples), [row("heads", "plain", [1.0])])
+        execution.run()
+    assert not execution.folder(cells[0]).exists()

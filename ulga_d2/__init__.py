@@ -6,6 +6,7 @@ data sets, once; every entry point starts from one of them.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from .version import __version__
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 __all__ = ["__version__", "add_ulga_config", "get_cfg"]
+
+# What detectron2 and fvcore make torch say at each start; nothing a user of ours can act on.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+warnings.filterwarnings("ignore", "torch.meshgrid: in an upcoming release", UserWarning)
 
 
 def get_cfg() -> CfgNode:

@@ -46,12 +46,16 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
             cfg.merge_from_list([key, value])
 
 
+def own_or_given(config_file: str) -> str:
+    """Return the path as given, or the package's own `configs/NAME` where there is no such file."""
+    own = Path(__file__).parent / "configs" / config_file.removeprefix("configs/")
+    return config_file if os.path.isfile(config_file) or not own.is_file() else str(own)
+
+
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    config_file = own_or_given(config_file)
     if not os.path.isfile(config_file):
-        own = Path(__file__).parent / "configs" / config_file.removeprefix("configs/")
-        if not own.is_file():
-            raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
-        config_file = str(own)
+        raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
     _check_chain(cfg, config_file)
     with _readable(cfg, config_file):
         cfg.merge_from_file(config_file, allow_unsafe=False)

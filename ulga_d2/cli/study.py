@@ -117,9 +117,12 @@ def _write_tables(execution: Execution, draws: int) -> None:
 def _write_ambiguity(execution: Execution, rows: Sequence[Row]) -> str:
     """Write `ambiguity.svg`; return the table that goes with it."""
     from ..evaluation.atomic import write_atomically
-    from ..study.ambiguity import ambiguity_curve, ambiguity_table, measure_samples
+    from ..study.ambiguity import ambiguity_curve, ambiguity_table
+    from ..study.samples import measure_samples
 
-    measured = measure_samples(execution, rows)
+    used = {row.cells[0].data for row in rows}
+    samples = {name: value for name, value in execution.study.samples.items() if name in used}
+    measured = measure_samples(execution.out, samples)
     curve = ambiguity_curve(rows, measured)
     if curve:
         write_atomically(str(execution.out / "ambiguity.svg"), curve.encode())

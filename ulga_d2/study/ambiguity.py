@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Sequence
 
 import numpy as np
 from tabulate import tabulate
 
-from ..errors import UserError
 from ..evaluation.report.chart import Line, line_chart
 from ..evaluation.report.page import render_chart
 from ..evaluation.runs import summarise
-from .execute import Execution
 from .table import Row
 
 FIGURE = "bbox/AP"
-
-
-def measure_samples(execution: Execution, rows: Sequence[Row]) -> dict[str, list[float]]:
-    """Return the d' of the objects that were not trained on, by the name of the sample.
-
-    It is that of the sample's `difficulty.csv`: how far the local gradients inside an object lie
-    from those around it, in their deviations. The less, the more ambiguous the object.
-
-    Raises:
-        UserError: the sample has no such measure.
-    """
-    used = {row.cells[0].data for row in rows}
-    measured = {}
-    for data, arguments in execution.study.samples.items():
-        if data not in used:
-            continue
-        path = execution.out / "data" / data / arguments["dataset"] / "difficulty.csv"
-        with open(path, encoding="utf-8", newline="") as file:
-            objects = [row for row in csv.DictReader(file) if row["split"] != "train"]
-        if not objects or "d_prime" not in objects[0]:
-            raise UserError(
-                f"{path} has no d_prime: samples of {arguments['dataset']} are not measured so; "
-                "take cod10k, or leave the study's ambiguity out"
-            )
-        measured[data] = [float(row["d_prime"]) for row in objects]
-    return measured
 
 
 def ambiguity_table(rows: Sequence[Row], measured: dict[str, list[float]]) -> str:

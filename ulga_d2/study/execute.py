@@ -25,6 +25,7 @@ from ..engine.signals import StopSignals
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
 from .plan import FOLDER, SEED, Cell, Study
+from .samples import measure_samples
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ class Execution:
 
         Raises:
             UserError: a cell that was run with other settings, that another process still runs, or
-                whose config cannot work; or data that cannot be written.
+                whose config cannot work; data that cannot be written, or without the measure of
+                ambiguity that the study asks for.
         """
         left = [cell for cell in self.study.cells if not self.is_done(cell)]
         total = len(self.study.cells)
@@ -111,6 +113,8 @@ class Execution:
             arguments = dict(self.study.samples[name])
             dataset = arguments.pop("dataset")
             write_sample(dataset, self.out / "data" / name / dataset, **arguments)
+            if self.study.has_ambiguity:
+                measure_samples(self.out, {name: self.study.samples[name]})
         with StopSignals() as signals, signals.at_once(self._stop):
             with ThreadPoolExecutor(self._workers) as pool:
                 try:

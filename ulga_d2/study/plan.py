@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ..config import own_or_given
 from ..errors import UserError
 
 KEYS = {
@@ -90,12 +91,12 @@ class Study:
 
 
 def read_study(path: str | Path) -> Study:
-    """Read a study's YAML.
+    """Read a study's YAML; `configs/studies/NAME.yaml` is found in the package, too.
 
     Raises:
         UserError: a file that cannot be read, an unknown or missing key, or a wrong type.
     """
-    path = Path(path)
+    path = Path(own_or_given(str(path)))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
