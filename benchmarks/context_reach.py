@@ -21,9 +21,9 @@ from ulga_d2.config import merge_config
 from ulga_d2.data.sample.context import CLASS_NAMES, LEAST_DISTANCE, make_context
 from ulga_d2.data.sample.difficulty import DIFFICULTIES
 from ulga_d2.data.sample.scene import Scene
-from ulga_d2.engine.checkpoint import load_checkpoint, load_weights
-from ulga_d2.engine.model import build_seeded_model
+from ulga_d2.inference.model import build_seeded_model
 from ulga_d2.study.plan import Cell, read_study
+from ulga_d2.weights.checkpoint import load_checkpoint, load_weights
 
 STUDY = Path("configs/studies/context.yaml")
 IMAGE_SEED = 7  # of images that no study trains or tests on

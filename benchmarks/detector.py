@@ -16,8 +16,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ulga_d2.engine.device import resolve_device
 from ulga_d2.engine.launch import read_config
+from ulga_d2.inference.device import resolve_device
 
 from .timing import wait_for_gpu
 

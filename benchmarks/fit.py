@@ -20,10 +20,10 @@ from typing import Any
 
 from ulga_d2.data.sample import write_sample
 from ulga_d2.engine.datasets import load_run_data
-from ulga_d2.engine.device import resolve_device, resolve_workers
 from ulga_d2.engine.fit import Plan, Trials
 from ulga_d2.engine.launch import read_config
 from ulga_d2.engine.trial import Cost, measure
+from ulga_d2.inference.device import resolve_device, resolve_workers
 
 ROWS = (
     ("brain_tumor_swin_ulga_nano", Plan(4, 1, False, 256)),

@@ -22,8 +22,8 @@ import torch
 from tabulate import tabulate
 
 from ulga_d2.data.sample import write_sample
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.history import TIMES
+from ulga_d2.weights.checkpoint import load_checkpoint
 from ulga_d2.weights.digest import content_sha256
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -20,10 +20,10 @@ import torch
 from detectron2.utils import comm
 
 from ulga_d2.data.sample import write_sample
-from ulga_d2.engine.device import available_cores
 from ulga_d2.engine.distributed import launch_processes
 from ulga_d2.engine.launch import add_arguments, setup
 from ulga_d2.engine.trainer import Trainer
+from ulga_d2.inference.device import available_cores
 
 LEAF = "configs/brain_tumor_swin_ulga_nano.yaml"
 BATCH = 8

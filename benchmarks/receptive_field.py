@@ -20,7 +20,7 @@ from ulga_d2.analysis.receptive_field import receptive_fields
 from ulga_d2.config import merge_config
 from ulga_d2.data.image import read_image
 from ulga_d2.data.sample import write_sample
-from ulga_d2.engine.model import build_seeded_model
+from ulga_d2.inference.model import build_seeded_model
 
 LEAF = "configs/brain_tumor_swin_baseline_nano.yaml"
 ACP = "MODEL.ULGA.ACP.NUM_LAYERS"

@@ -7,10 +7,10 @@ import torch
 from conftest import tiny_args
 from detectron2.engine import HookBase
 
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.trainer import Trainer
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint
 
 EMA = {"SOLVER__EMA__ENABLED": True, "SOLVER__EMA__DECAY": 0.5}
 LENGTH = {"SOLVER__MAX_ITER": 6, "SOLVER__CHECKPOINT_PERIOD": 2, "SOLVER__BASE_LR": 0.01}

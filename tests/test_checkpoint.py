@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ulga_d2.engine.checkpoint import (
-    load_checkpoint,
-    load_last,
-    remove_old,
-    save_checkpoint,
-)
+from ulga_d2.engine.checkpoint import remove_old, save_checkpoint
 from ulga_d2.engine.datasets import check_same_classes
 from ulga_d2.engine.hooks import drop_lines_from
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint, load_last
 
 
 def test_a_failed_save_leaves_the_previous_checkpoint_in_force(tmp_path, monkeypatch):

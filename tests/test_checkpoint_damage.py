@@ -10,9 +10,10 @@ import torch
 from conftest import tiny_args
 
 from ulga_d2.engine import checkpoint
-from ulga_d2.engine.checkpoint import load_checkpoint, load_last, save_checkpoint
+from ulga_d2.engine.checkpoint import save_checkpoint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint, load_last
 from ulga_d2.weights.digest import content_sha256
 
 CUTS, FLIPS = 200, 1000

@@ -14,11 +14,11 @@ from detectron2.utils import comm
 from test_trainer import start_command
 
 from ulga_d2.data.sample import write_sample
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.distributed import launch_processes
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.trainer import Trainer
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint
 
 ONE_STEP = {
     "SOLVER__IMS_PER_BATCH": 4,

@@ -7,9 +7,9 @@ from conftest import tiny_args
 from test_trainer import start_command
 
 from ulga_d2.engine import trainer as trainer_module
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint
 
 RUN = {"SOLVER__MAX_ITER": 6, "SOLVER__CHECKPOINT_PERIOD": 2, "TEST__EVAL_PERIOD": 1}
 

@@ -9,10 +9,10 @@ from detectron2.layers.batch_norm import LayerNorm as ChannelFirstLayerNorm
 from torch import nn
 
 from ulga_d2 import get_cfg
-from ulga_d2.engine.device import resolve_device, resolve_workers
 from ulga_d2.engine.optimizer import build_optimizer, decays, resolve_schedule
 from ulga_d2.engine.sampler import PositionDataset, PositionSampler, epoch_order
 from ulga_d2.errors import UserError
+from ulga_d2.inference.device import resolve_device, resolve_workers
 
 
 def noisy_mapper(record: dict) -> dict:
@@ -145,7 +145,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_is():
 
 @pytest.mark.parametrize("has_bf16", [True, False])
 def test_a_cpu_gets_autocast_only_where_it_has_bf16_instructions(monkeypatch, has_bf16):
-    monkeypatch.setattr("ulga_d2.engine.device.cpu_computes_in_bf16", lambda: has_bf16)
+    monkeypatch.setattr("ulga_d2.inference.device.cpu_computes_in_bf16", lambda: has_bf16)
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     resolve_device(cfg)
@@ -154,7 +154,7 @@ def test_a_cpu_gets_autocast_only_where_it_has_bf16_instructions(monkeypatch, ha
 
 @pytest.mark.parametrize(("processes", "expected"), [(1, 4), (2, 2), (8, 0)])
 def test_half_the_cores_read_data_shared_among_the_processes(monkeypatch, processes, expected):
-    monkeypatch.setattr("ulga_d2.engine.device.available_cores", lambda: 8)
+    monkeypatch.setattr("ulga_d2.inference.device.available_cores", lambda: 8)
     cfg = get_cfg()
     cfg.DATALOADER.NUM_WORKERS = 6
     resolve_workers(cfg, processes)

@@ -14,10 +14,10 @@ from tests.conftest import CONFIGS
 from tests.dicom_files import write_dicom
 from tests.tiny_detectors import CLASSES, options
 from ulga_d2.cli.main import main
+from ulga_d2.config import resolve_classes
 from ulga_d2.engine.checkpoint import save_checkpoint
-from ulga_d2.engine.datasets import resolve_classes
 from ulga_d2.engine.launch import read_config
-from ulga_d2.engine.model import build_seeded_model
+from ulga_d2.inference.model import build_seeded_model
 
 
 def leaf(kind: str) -> str:

@@ -13,9 +13,10 @@ import pytest
 from conftest import REPOSITORY, tiny_args
 from test_checkpoint_damage import NEW, is_equal, tiny_state
 
-from ulga_d2.engine.checkpoint import load_last, save_checkpoint
+from ulga_d2.engine.checkpoint import save_checkpoint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_last
 
 CROWDED = """
 import resource, signal, sys, torch

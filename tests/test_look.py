@@ -18,9 +18,9 @@ from ulga_d2.analysis.look import look
 from ulga_d2.analysis.record import attention_rows, recorded, sampled_points
 from ulga_d2.analysis.similarity import mean_cosine
 from ulga_d2.analysis.view import View
-from ulga_d2.engine.datasets import resolve_classes
+from ulga_d2.config import resolve_classes
 from ulga_d2.engine.launch import read_config
-from ulga_d2.engine.model import build_seeded_model
+from ulga_d2.inference.model import build_seeded_model
 from ulga_d2.layers.attention import GlobalAttention, WindowAttention
 from ulga_d2.layers.deformable_attention import DeformableAttention, sample
 from ulga_d2.layers.neighborhood_attention import NeighborhoodAttention

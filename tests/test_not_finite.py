@@ -15,12 +15,12 @@ from conftest import CONFIGS, REPOSITORY, tiny_args, tiny_options
 from detectron2.utils.events import EventStorage
 from faulty_run import FAULTS, FAULTY_ITERATION, FaultyTrainer
 
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.loader import build_mapper
 from ulga_d2.engine.not_finite import first_fault
 from ulga_d2.engine.trainer import Trainer
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint
 
 SECONDS = 60
 KEPT = f"model_{FAULTY_ITERATION:07d}.pth"

@@ -12,10 +12,10 @@ from conftest import REPOSITORY, tiny_args
 from payloads import CALLS, OTHERS, PICKLED, PLACES, WRITERS, as_zip, touch
 
 from ulga_d2.cli.main import main as ulga
-from ulga_d2.engine.checkpoint import load_checkpoint, load_last
 from ulga_d2.engine.initial import read_initial
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint, load_last
 
 SOURCES = sorted((REPOSITORY / "ulga_d2").rglob("*.py"))
 

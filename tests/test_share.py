@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ulga_d2.cli.main import main as ulga
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
+from ulga_d2.weights.checkpoint import load_checkpoint
 from ulga_d2.weights.digest import file_sha256
 from ulga_d2.weights.load import read_plain
 from ulga_d2.weights.share import ABOUT, SharedInfo, read_safetensors, write_shared

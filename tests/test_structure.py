@@ -1,4 +1,4 @@
-"""The rules between the rooms (docs/architecture.md), read off the source."""
+"""The order of imports (docs/architecture.md) and other rules, read off the source."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ulga_d2"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
-SOURCES = [*MODULES, *ROOT.glob("*.py")]
-SOURCES += sorted(p for folder in ("tests", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 
-# A room imports from lower floors and from itself. Rooms that are single files count like folders.
-FLOORS = {
-    "errors": 0, "version": 0, "drawing": 0,
-    "keys": 1, "config": 1, "layers": 1, "weights": 1, "evaluation": 1,
-    "interaction": 2, "data": 2, "analysis": 2,
-    "backbone": 3,
-    "": 4,  # ulga_d2/__init__.py, the face: registers backbones and data sets
-    "engine": 5, "installation": 5,
-    "study": 6, "model_zoo": 6,
-    "cli": 7,
+# The order of imports, low to high: a package imports from lower levels and from itself.
+# Single-file modules count like packages.
+LEVELS = {
+    "errors": 0, "version": 0,
+    "keys": 1, "config": 1, "drawing": 1,
+    "layers": 2, "weights": 2, "evaluation": 2,
+    "interaction": 3,
+    "backbone": 4,
+    "data": 5, "analysis": 5,
+    "": 6,  # ulga_d2/__init__.py registers backbones and datasets
+    "values": 7,
+    "inference": 8,
+    "engine": 9,
+    "model_zoo": 10, "installation": 10,
+    "study": 11,
+    "cli": 12,
 }  # fmt: skip
 MODEL_SIDE = {"layers", "interaction", "weights", "backbone"}
 FORBIDDEN_ROOMS = {
@@ -34,7 +38,17 @@ FORBIDDEN_ROOMS = {
     "evaluation": MODEL_SIDE,
 }
 TORCH_ONLY = ("layers", "interaction/acp.py", "interaction/cat.py", "interaction/enhanced.py")
-READS_CFG = ("keys.py", "config.py", "__init__.py", "engine/", "model_zoo/", "study/", "cli/")
+READS_CFG = (
+    "keys.py",
+    "config.py",
+    "__init__.py",
+    "values.py",
+    "inference/",
+    "engine/",
+    "model_zoo/",
+    "study/",
+    "cli/",
+)
 NEVER = ("detectron2.projects", "detectron2._C", "timm", "einops", "natten", "mmcv", "apex", "_C")
 
 
@@ -87,17 +101,17 @@ def functions_of(path: Path) -> Iterator[ast.FunctionDef]:
             yield node
 
 
-def test_every_room_has_a_floor():
-    missing = {own_room(path) for path in MODULES} - FLOORS.keys()
-    assert not missing, f"give {missing} a floor in FLOORS"
+def test_every_package_has_a_level():
+    missing = {own_room(path) for path in MODULES} - LEVELS.keys()
+    assert not missing, f"give {missing} a level in LEVELS"
 
 
-def test_imports_go_down_or_stay_in_the_room():
+def test_imports_point_down_or_stay_in_the_package():
     bad = [
-        f"{name_of(path)} (floor {FLOORS[own_room(path)]}) imports {module} (floor {FLOORS[room]})"
+        f"{name_of(path)} (level {LEVELS[own_room(path)]}) imports {module} (level {LEVELS[room]})"
         for path in MODULES
         for module, room in our_imports(path)
-        if room != own_room(path) and FLOORS[room] >= FLOORS[own_room(path)]
+        if room != own_room(path) and LEVELS[room] >= LEVELS[own_room(path)]
     ]
     assert not bad, "\n".join(bad)
 
@@ -170,16 +184,6 @@ def test_cfg_is_read_in_builders_and_from_config_only():
         and any(arg.arg == "cfg" for arg in function.args.args + function.args.kwonlyargs)
     ]
     assert not bad, "\n".join(bad)
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_sizes_stay_readable(path: Path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 250, f"{lines} lines"
-    for function in functions_of(path):
-        length = function.end_lineno - function.lineno + 1
-        limit = 20 if function.name == "forward" else 40
-        assert length <= limit, f"{function.name}: {length} lines, the limit is {limit}"
 
 
 def test_public_signatures_are_typed():

@@ -18,9 +18,9 @@ from detectron2.engine import default_argument_parser
 from test_trainer import weights_hash
 
 from ulga_d2.cli.main import main as ulga
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.launch import add_arguments, main, run, setup
 from ulga_d2.engine.trainer import Trainer
+from ulga_d2.weights.checkpoint import load_checkpoint
 
 sys.path.insert(0, str(REPOSITORY))
 import train_net  # noqa: E402

@@ -16,10 +16,10 @@ import torch
 from conftest import CONFIGS, REPOSITORY, tiny_args, tiny_options
 from detectron2.engine import HookBase
 
-from ulga_d2.engine.checkpoint import load_checkpoint
 from ulga_d2.engine.history import TIMES
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.trainer import Trainer
+from ulga_d2.weights.checkpoint import load_checkpoint
 
 LENGTH = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 3}
 

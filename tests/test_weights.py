@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ulga_d2.engine.initial import read_initial, start_from
-from ulga_d2.engine.model import build_seeded_model
+from ulga_d2.inference.model import build_seeded_model
 from ulga_d2.weights.initialise import initialise
 
 

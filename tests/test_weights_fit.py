@@ -6,8 +6,8 @@ import public_models as public
 import pytest
 import torch
 
-from ulga_d2.engine.model import build_seeded_model
 from ulga_d2.errors import UserError
+from ulga_d2.inference.model import build_seeded_model
 from ulga_d2.weights.detect import recognise
 from ulga_d2.weights.initialise import initialise
 from ulga_d2.weights.load import FORMAT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 _TYPE_MISMATCH = re.compile(
     r"Type mismatch \(<class '([\w.]+)'> vs\. <class '([\w.]+)'>\) "
@@ -193,3 +196,11 @@ def value_of(cfg: CfgNode | dict[str, Any], key: str) -> Any:
     for name in key.split("."):
         value = value.get(name, {})
     return value
+
+
+def resolve_classes(cfg: CfgNode, class_names: tuple[str, ...]) -> None:
+    """Write the class names and their number into `cfg`, in place, and log them."""
+    cfg.DATASETS.CLASS_NAMES = list(class_names)
+    for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
+        node.NUM_CLASSES = len(class_names)
+    logger.info("%d classes, from the data: %s", len(class_names), ", ".join(class_names))

@@ -89,8 +89,8 @@ def _column(config: str, args: argparse.Namespace) -> dict[str, str]:
 
 
 def _read(config: str, args: argparse.Namespace) -> CfgNode:
-    from ..engine.device import resolve_device
     from ..engine.launch import read_config
+    from ..inference.device import resolve_device
 
     options = ["MODEL.RETINANET.NUM_CLASSES", str(args.num_classes)]
     options += words_of(args)

@@ -136,7 +136,7 @@ def _own(path: Path) -> DataSet:
 def _of_config(file: str) -> DataSet:
     from ..engine.datasets import build_options
     from ..engine.launch import read_config
-    from ..engine.loader import build_intensity
+    from ..inference.preprocess import build_intensity
 
     cfg = read_config(argparse.Namespace(config_file=file, opts=[], eval_only=True))
     settings = Settings(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ..data import brain_tumor
 from ..data.root import DATA_SETS, data_root
-from ..engine.device import available_cores, cpu_computes_in_bf16
 from ..errors import UserError
+from ..inference.device import available_cores, cpu_computes_in_bf16
 from ..installation.imports import import_facts, run_probe
 from ..installation.machine import device_facts, disk_facts, memory_facts
 from ..installation.packages import detectron2_facts, opencv_facts, range_facts

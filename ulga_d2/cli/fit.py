@@ -37,11 +37,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the forecasts, the proposal and its check."""
-    from ..engine.device import resolve_device, resolve_workers
     from ..engine.fit import forecasts, plan_of
     from ..engine.launch import read_config
     from ..engine.memory import free_memory
     from ..engine.trial import Cost, measure
+    from ..inference.device import resolve_device, resolve_workers
 
     if args.memory is not None and not args.memory > 0:
         raise UserError(f"--memory is {args.memory}; give GiB, more than 0")

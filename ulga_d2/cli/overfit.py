@@ -45,10 +45,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and say how it went; 1 if the loss did not come near zero."""
-    from ..engine.datasets import load_run_data, resolve_classes
-    from ..engine.device import resolve_device
+    from ..config import resolve_classes
+    from ..engine.datasets import load_run_data
     from ..engine.launch import read_config
     from ..engine.overfit import diagnosis, memorise, read_batch
+    from ..inference.device import resolve_device
 
     for name, value in (("--images", args.images), ("--iterations", args.iterations)):
         if value < 1:

@@ -58,11 +58,11 @@ def _source(args: argparse.Namespace) -> Source:
     """Read the detections and the test set of the run, and score the ones on the other."""
     from ..data.image import read_image
     from ..data.progress import with_progress
-    from ..engine.loader import build_intensity
     from ..evaluation.clusters import cluster_numbers, clusters_in_words, default_clusters
     from ..evaluation.estimate import estimate
     from ..evaluation.report.page import Source
     from ..evaluation.saved import find_predictions, read_predictions
+    from ..inference.preprocess import build_intensity
 
     predictions = read_predictions(find_predictions(args.run_dir))
     cfg, (name, records, class_names) = _test_set(args.run_dir)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .checkpoint import load_weights
+from ..weights.checkpoint import evaluated_weights, load_weights
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -36,8 +36,3 @@ def load_averaged(averaged: AveragedModel, state: dict[str, Any]) -> None:
     """Take the mean from a checkpoint; one without has it begin at the checkpoint's weights."""
     load_weights(averaged.module, {"model": evaluated_weights(state)}, "the checkpoint")
     averaged.n_averaged.fill_(state.get("ema_steps", 1))
-
-
-def evaluated_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint that its run evaluated: the mean where it has one."""
-    return state.get("ema", state["model"])

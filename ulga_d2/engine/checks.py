@@ -11,8 +11,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 
 from ..config import leaf_keys, value_of
 from ..errors import UserError
-from .loader import build_intensity
-from .values import check_values
+from ..inference.preprocess import build_intensity
+from ..values import check_values
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

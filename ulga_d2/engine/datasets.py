@@ -134,11 +134,3 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
                 f"not mean the same in both:\n  {first_place}: {list(first)}\n  {place}: "
                 f"{list(names)}\n Use the same names in the same order in both."
             )
-
-
-def resolve_classes(cfg: CfgNode, class_names: tuple[str, ...]) -> None:
-    """Write the class names and their number into `cfg`, in place, and log them."""
-    cfg.DATASETS.CLASS_NAMES = list(class_names)
-    for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
-        node.NUM_CLASSES = len(class_names)
-    logger.info("%d classes, from the data: %s", len(class_names), ", ".join(class_names))

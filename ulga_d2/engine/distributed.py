@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from ..errors import UserError
-from .device import available_cores
+from ..inference.device import available_cores
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 # When a rank has failed, the others get as long to end by themselves, and again after SIGTERM.

@@ -13,7 +13,8 @@ from torch import nn
 from ..data.image import read_image
 from ..evaluation.detection import DetectionEvaluator
 from ..evaluation.picture import draw_predictions
-from .loader import TestLoader, build_intensity
+from ..inference.preprocess import build_intensity
+from .loader import TestLoader
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

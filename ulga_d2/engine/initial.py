@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..weights.checkpoint import evaluated_weights, load_weights
 from ..weights.detect import recognise
 from ..weights.initialise import initialise
 from ..weights.layout import PublicWeights
 from ..weights.load import is_own, read_plain
-from .averaged import evaluated_weights
-from .checkpoint import load_weights
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

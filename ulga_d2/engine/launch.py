@@ -94,7 +94,7 @@ def launch(args: argparse.Namespace) -> int:
 
 
 def _device_of(args: argparse.Namespace) -> str:
-    from .device import resolve_device
+    from ..inference.device import resolve_device
 
     cfg = read_config(args)
     resolve_device(cfg)
@@ -175,8 +175,9 @@ def setup(
         The frozen config, the run's data, and what --resume or MODEL.WEIGHTS names: a checkpoint,
         public weights, or None.
     """
-    from .datasets import check_same_classes, load_run_data, resolve_classes
-    from .device import resolve_device, resolve_workers
+    from ..config import resolve_classes
+    from ..inference.device import resolve_device, resolve_workers
+    from .datasets import check_same_classes, load_run_data
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
     from .run_folder import open_run_folder, read_state, warn_of_changes
@@ -205,10 +206,9 @@ def setup(
 
 
 def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
-    from .averaged import evaluated_weights
-    from .checkpoint import load_weights
+    from ..inference.model import build_seeded_model
+    from ..weights.checkpoint import evaluated_weights, load_weights
     from .evaluate import evaluate
-    from .model import build_seeded_model
 
     model = build_seeded_model(cfg)
     load_weights(model, {"model": evaluated_weights(state)}, "the checkpoint to evaluate")

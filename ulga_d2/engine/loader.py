@@ -10,9 +10,9 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from ..data.intensity import KINDS, Intensity
 from ..data.mapper import DetectionMapper, test_augmentations, training_augmentations
 from ..errors import UserError
+from ..inference.preprocess import build_intensity
 from .sampler import PositionDataset, PositionSampler
 from .signals import outlive_first_signal
 
@@ -35,24 +35,6 @@ def build_mapper(cfg: CfgNode, *, is_train: bool) -> Callable[[dict], dict | Use
         intensity=build_intensity(cfg),
     )
     return _ErrorsAsValues(mapper)
-
-
-def build_intensity(cfg: CfgNode) -> Intensity:
-    """Build what INPUT.INTENSITY and INPUT.INTENSITY_RANGE describe.
-
-    Raises:
-        UserError: the two do not fit each other.
-    """
-    kind, bounds = cfg.INPUT.INTENSITY, cfg.INPUT.INTENSITY_RANGE
-    try:
-        if kind in KINDS and len(bounds) != (0 if kind == "full" else 2):
-            cure = "[]" if kind == "full" else "[low, high]"
-            raise ValueError(f"give {cure} as the range")
-        return Intensity(kind, *map(float, bounds))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"INPUT.INTENSITY is {kind!r} with INPUT.INTENSITY_RANGE {bounds!r}; {error}"
-        ) from None
 
 
 def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> Iterator[list[dict]]:

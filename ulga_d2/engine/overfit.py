@@ -15,8 +15,8 @@ from torch import nn
 
 from ..data.mapper import DetectionMapper, test_augmentations
 from ..errors import UserError
-from .loader import build_intensity
-from .model import build_seeded_model
+from ..inference.model import build_seeded_model
+from ..inference.preprocess import build_intensity
 from .optimizer import build_optimizer
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from detectron2.utils.logger import setup_logger
 from ..config import changed_settings
 from ..errors import UserError
 from ..version import __version__
+from ..weights.checkpoint import holds_checkpoint, load_checkpoint, load_last
 from ..weights.layout import PublicWeights
-from .checkpoint import holds_checkpoint, load_checkpoint, load_last
 from .initial import read_initial
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 
 from ..config import changed_settings
 from ..errors import UserError
-from .checkpoint import holds_checkpoint
+from ..weights.checkpoint import holds_checkpoint
 from .distributed import check_processes, join_group, leave, run_rank
 
 if TYPE_CHECKING:

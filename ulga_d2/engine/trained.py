@@ -9,15 +9,14 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..config import resolve_classes
 from ..data.image import image_size
 from ..errors import UserError
-from .averaged import evaluated_weights
-from .checkpoint import load_checkpoint, load_weights
-from .datasets import resolve_classes
-from .device import resolve_device
+from ..inference.device import resolve_device
+from ..inference.model import build_seeded_model
+from ..weights.checkpoint import evaluated_weights, load_checkpoint, load_weights
 from .launch import read_config
 from .loader import build_mapper
-from .model import build_seeded_model
 
 
 class Trained(NamedTuple):

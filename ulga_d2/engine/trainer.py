@@ -11,8 +11,10 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from ..errors import UserError
+from ..inference.model import build_seeded_model
+from ..weights.checkpoint import load_weights
 from .averaged import averaged_state, build_averaged, load_averaged
-from .checkpoint import checkpoint_name, load_weights, remove_old, save_checkpoint
+from .checkpoint import checkpoint_name, remove_old, save_checkpoint
 from .distributed import leave
 from .evaluate import evaluate
 from .evaluation_hook import EvaluationHook, Evaluations
@@ -20,7 +22,6 @@ from .history import BoundedStorage, Recent
 from .hooks import CheckpointHook, build_writer
 from .initial import start_from
 from .loader import build_train_loader
-from .model import build_seeded_model
 from .not_finite import REPORT, has_finite_weights, report_not_finite
 from .optimizer import build_optimizer
 from .signals import StopSignals, tell_of_stop

@@ -78,8 +78,8 @@ def main() -> None:
 
 def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str, float]:
     from .. import get_cfg
-    from ..config import merge_config
-    from .datasets import RunData, resolve_classes
+    from ..config import merge_config, resolve_classes
+    from .datasets import RunData
     from .memory import peak_memory
     from .trainer import Trainer
 

@@ -44,7 +44,7 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode:
     """
     from .. import get_cfg
     from ..config import merge_config
-    from ..engine.checkpoint import load_checkpoint
+    from ..weights.checkpoint import load_checkpoint
 
     cfg = get_cfg()
     merge_config(cfg, get_config_file(config_path), [])
@@ -79,9 +79,9 @@ def get(config_path: str, trained: bool = False, device: str | None = None) -> n
     Raises:
         UserError: no such config or weights.
     """
-    from ..engine.checkpoint import load_checkpoint, load_weights
-    from ..engine.device import resolve_device
-    from ..engine.model import build_seeded_model
+    from ..inference.device import resolve_device
+    from ..inference.model import build_seeded_model
+    from ..weights.checkpoint import load_checkpoint, load_weights
 
     cfg = get_config(config_path, trained)
     if device is not None:

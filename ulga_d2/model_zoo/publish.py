@@ -16,10 +16,9 @@ import yaml
 
 from .. import get_cfg
 from ..config import merge_config
-from ..engine.averaged import evaluated_weights
-from ..engine.checkpoint import load_checkpoint
 from ..engine.datasets import load_run_data
 from ..errors import UserError
+from ..weights.checkpoint import evaluated_weights, load_checkpoint
 from ..weights.share import SUFFIX, SharedInfo, write_shared
 from .card import model_card, read_intervals
 

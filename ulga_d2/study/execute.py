@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..data.sample import write_sample
-from ..engine.checkpoint import holds_checkpoint
-from ..engine.device import available_cores
 from ..engine.launch import add_arguments, read_config
 from ..engine.signals import StopSignals
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
+from ..inference.device import available_cores
+from ..weights.checkpoint import holds_checkpoint
 from .plan import FOLDER, SEED, Cell, Study
 from .samples import measure_samples
 
