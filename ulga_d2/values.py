@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .. import get_cfg
-from ..config import leaf_keys, value_of
-from ..errors import UserError
+from . import get_cfg
+from .config import leaf_keys, value_of
+from .errors import UserError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
