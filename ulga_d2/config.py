@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import UserError
 
@@ -38,7 +38,10 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
         UserError: a missing file, bad YAML, an unknown key (with the nearest valid one), or a value
             of another type than the default's.
     """
+    stock = _test_sizes(cfg)
     _merge_file(cfg, config_file)
+    if _test_sizes(cfg) == (cfg.INPUT.SQUARE_SIZE,) * 2:  # of a resolved config: derived once more
+        cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = stock
     if len(opts) % 2:
         raise UserError(
             f"config options come in pairs of KEY VALUE, but {len(opts)} words were given: "
@@ -47,6 +50,15 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         with _readable(cfg, f"option {key} {value}"):
             cfg.merge_from_list([key, value])
+
+
+def _test_sizes(cfg: CfgNode) -> tuple[int, int]:
+    return cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+
+
+def resolve_test_size(cfg: CfgNode) -> None:
+    """Have detectron2's own tools resize an image to the square, in place, as ours do."""
+    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = cfg.INPUT.SQUARE_SIZE
 
 
 def own_or_given(config_file: str) -> str:
@@ -86,12 +98,36 @@ def _check_chain(cfg: CfgNode, config_file: str) -> None:
         waiting += [os.path.join(folder, os.path.expanduser(base)) for base in bases]
 
 
+def merge_text(cfg: CfgNode, text: str, place: str) -> None:
+    """Merge the config that a checkpoint holds as YAML into `cfg`, in place.
+
+    Args:
+        cfg: with the defaults.
+        text: a resolved config; it names no `_BASE_` files.
+        place: where it comes from, for messages.
+
+    Raises:
+        UserError: bad YAML, an unknown key or a value of another type.
+    """
+    from detectron2.config import CfgNode
+
+    with _readable(cfg, f"the config in {place}"):
+        content = _plain(text)
+        if not isinstance(content, dict) or "_BASE_" in content:
+            raise TypeError
+        cfg.merge_from_other_cfg(CfgNode(content))
+
+
 def _read_plain(file: str) -> Any:
+    with open(file, encoding="utf-8") as stream:
+        return _plain(stream)
+
+
+def _plain(stream: str | TextIO) -> Any:
     import yaml
 
-    with open(file, encoding="utf-8") as stream:
-        loader = yaml.SafeLoader(stream)
-        node = loader.get_single_node()
+    loader = yaml.SafeLoader(stream)
+    node = loader.get_single_node()
     if node is None:
         return {}
     if _size(node, {}) > _MOST_VALUES:
@@ -203,4 +239,4 @@ def resolve_classes(cfg: CfgNode, class_names: tuple[str, ...]) -> None:
     cfg.DATASETS.CLASS_NAMES = list(class_names)
     for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
         node.NUM_CLASSES = len(class_names)
-    logger.info("%d classes, from the data: %s", len(class_names), ", ".join(class_names))
+    logger.info("%d classes: %s", len(class_names), ", ".join(class_names))

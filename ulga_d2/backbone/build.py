@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelP6P7
+from torch import Tensor
 
 from ..errors import UserError
 from .dat import DAT
@@ -27,7 +28,7 @@ DAT_NAMES = {
 
 
 @BACKBONE_REGISTRY.register()
-def build_retinanet_ulga_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_retinanet_ulga_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SquareFPN:
     """Build Swin and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
     check_swin(cfg)
     check_pyramid(cfg, STAGE_NAMES)
@@ -35,7 +36,7 @@ def build_retinanet_ulga_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec)
 
 
 @BACKBONE_REGISTRY.register()
-def build_retinanet_ulga_vit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_retinanet_ulga_vit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SquareFPN:
     """Build ViT and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
     check_vit(cfg)
     check_pyramid(cfg, tuple(STRIDES))
@@ -43,21 +44,55 @@ def build_retinanet_ulga_vit_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
 
 
 @BACKBONE_REGISTRY.register()
-def build_retinanet_ulga_dat_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_retinanet_ulga_dat_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SquareFPN:
     """Build DAT++ and its FPN from MODEL.ULGA, MODEL.FPN and INPUT.SQUARE_SIZE."""
     check_dat(cfg)
     check_pyramid(cfg, STAGE_NAMES)
     return _with_pyramid(cfg, DAT(cfg))
 
 
-def _with_pyramid(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """Put an FPN on a backbone; p6 and p7 are made from p5 where the detector reads them.
+class SquareFPN(FPN):
+    """An FPN whose input is one square, and nothing larger.
 
-    The FPN asks the detector to pad every batch to the square of INPUT.SQUARE_SIZE.
+    Detectors pad a batch to a multiple of `size_divisibility`. So images no larger than the square
+    come as exactly the square, and a larger image comes as a larger map, which is refused.
+    detectron2's own "square_size" constraint would crop it without a word.
     """
+
+    @property
+    def size_divisibility(self) -> int:
+        """The side of the square in pixels."""
+        return self._square_pad
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """None beside `size_divisibility`."""
+        return {}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the maps of the pyramid.
+
+        Args:
+            x: (B, 3, H, W), neither H nor W above the side of the square.
+
+        Raises:
+            UserError: the image is larger.
+        """
+        side = self._square_pad
+        if max(x.shape[-2:]) > side:
+            raise UserError(
+                f"the network was given an image with a side above {side} pixels, which is "
+                f"INPUT.SQUARE_SIZE; resize its longest side to {side} (INPUT.MIN_SIZE_TEST {side} "
+                f"and INPUT.MAX_SIZE_TEST {side} do that), or cut it into tiles"
+            )
+        return super().forward(x)
+
+
+def _with_pyramid(cfg: CfgNode, bottom_up: Backbone) -> SquareFPN:
+    """Put an FPN on a backbone; p6 and p7 are made from p5 where the detector reads them."""
     channels = cfg.MODEL.FPN.OUT_CHANNELS
     reads_top = set(TOP_LEVELS) & set(head_levels(cfg)[1])
-    return FPN(
+    return SquareFPN(
         bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=channels,

@@ -1,4 +1,4 @@
-"""The two augmentations that detectron2 lacks, for 8-bit and float images alike."""
+"""Resizing and cropping that detectron2 lacks, for 8-bit and float images alike."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ class ResizeLongestSide(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """Draw the factor and return the resize."""
-        height, width = image.shape[:2]
         factor = np.random.uniform(*self.scale_range)
-        scale = self.square_size * factor / max(height, width)
-        new_height, new_width = (max(1, round(side * scale)) for side in (height, width))
-        return SmoothResize(height, width, new_height, new_width)
+        return resize_longest_side(*image.shape[:2], self.square_size * factor)
+
+
+def resize_longest_side(height: int, width: int, longest: float) -> SmoothResize:
+    """Return the resize of an image whose longest side becomes `longest` pixels."""
+    scale = longest / max(height, width)
+    new_height, new_width = (max(1, round(side * scale)) for side in (height, width))
+    return SmoothResize(height, width, new_height, new_width)
+
+
+def channels_first(image: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) as (3, H, W); numpy's own copy takes twice as long."""
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return planes
 
 
 class SmoothResize(T.Transform):

@@ -65,7 +65,9 @@ def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
         return _header(_dataset(file, path, **options), path)
 
 
-def read_dicom(file: BinaryIO, path: str, *, apply_voi: bool) -> StoredPixels:
+def read_dicom(
+    file: BinaryIO, path: str, *, apply_voi: bool, frame: int | None = None
+) -> StoredPixels:
     """Read the image of a DICOM file.
 
     Grey pixels go through the modality LUT (rescale slope and intercept, or a table), and with
@@ -76,19 +78,29 @@ def read_dicom(file: BinaryIO, path: str, *, apply_voi: bool) -> StoredPixels:
         file: open for reading, at its start.
         path: of the file, for messages.
         apply_voi: the file's own range is wanted, and so its own window.
+        frame: number of the frame, from 0; None takes the only one there is.
 
     Returns:
         The pixels, and as limits what the stored bits (in either LUT: its entries) can hold.
 
     Raises:
-        UserError: damaged or without pixels; several frames; a codec is missing; too large.
+        UserError: damaged or without pixels; several frames and none is named; a codec is missing;
+            too large.
     """
     with _silently(path, _DAMAGED):
         dataset = _dataset(file, path)
+    return dicom_pixels(dataset, path, apply_voi=apply_voi, frame=frame)
+
+
+def dicom_pixels(
+    dataset: Dataset, path: str, *, apply_voi: bool, frame: int | None = None
+) -> StoredPixels:
+    """Read the image of a DICOM dataset in memory; see `read_dicom`."""
+    with _silently(path, _DAMAGED):
         header = _header(dataset, path)
-        _check_readable(dataset, header, path)
+        _check_readable(dataset, header, path, frame)
         with _silently(path, f"its pixel data are damaged, or need another codec: {_CODECS}"):
-            pixels = decode(dataset, index=0)
+            pixels = decode(dataset, index=frame or 0)
         with _silently(path, "its lookup tables, rescale values or window are unusable"):
             if header.photometric in _GREY:
                 return _grey(dataset, pixels, header, apply_voi)
@@ -158,9 +170,11 @@ def _header(dataset: Dataset, path: str) -> DicomHeader:
     return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric)
 
 
-def _check_readable(dataset: Dataset, header: DicomHeader, path: str) -> None:
+def _check_readable(dataset: Dataset, header: DicomHeader, path: str, frame: int | None) -> None:
     """Refuse what is no single image, lacks its data or its codec, or lies about its size."""
-    if header.frames > 1:
+    if frame is not None and frame >= header.frames:
+        raise UserError(f"image {path} has {header.frames} frames, and no frame {frame}")
+    if frame is None and header.frames > 1:
         raise UserError(
             f"image {path} has {header.frames} frames, and only DICOM files of one frame are read; "
             "export each frame to a file of its own"
@@ -177,7 +191,7 @@ def _check_readable(dataset: Dataset, header: DicomHeader, path: str) -> None:
             f"codec reads; {_CODECS}"
         )
     if encapsulated:
-        _check_compressed_size(dataset, header, path)
+        _check_compressed_size(dataset, header, path, frame or 0)
     elif "PixelData" in dataset:
         found, expected = len(dataset.PixelData), get_expected_length(dataset)
         if found < expected:
@@ -185,11 +199,11 @@ def _check_readable(dataset: Dataset, header: DicomHeader, path: str) -> None:
             raise undecodable(path, reason)
 
 
-def _check_compressed_size(dataset: Dataset, header: DicomHeader, path: str) -> None:
+def _check_compressed_size(dataset: Dataset, header: DicomHeader, path: str, frame: int) -> None:
     """Compare the size in the JPEG (2000) image inside with the header's, before decoding it."""
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    encoded = get_frame(dataset.PixelData, frame, number_of_frames=header.frames)
     try:
-        width, height = Image.open(io.BytesIO(frame)).size
+        width, height = Image.open(io.BytesIO(encoded)).size
     except Image.DecompressionBombError:
         raise undecodable(path, "the compressed image inside is too large") from None
     except Exception:  # no JPEG, or none that Pillow knows: a decoder may

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from ..errors import UserError
 from .image_file import (
     DICOM,
     MATLAB,
@@ -20,16 +22,21 @@ from .image_file import (
     open_image_file,
     undecodable,
 )
-from .image_header import image_size, own_pixel_limit, read_header
+from .image_header import ImageFacts, image_size, own_pixel_limit, read_header
 from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
 
-__all__ = ["image_size", "read_image"]
+__all__ = ["count_frames", "from_stored", "image_size", "read_image"]
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
 
 
-def read_image(path: str, intensity: Intensity = FULL_RANGE) -> np.ndarray:
+ANIMATED = ("GIF", "PNG", "WEBP")
+
+
+def read_image(
+    path: str, intensity: Intensity = FULL_RANGE, frame: int | None = None
+) -> np.ndarray:
     """Return the image as an (H, W, 3) RGB array in 0..255, upright, alpha composited on black.
 
     Palettes are expanded, grey is repeated three times, EXIF rotation is applied. DICOM is known
@@ -41,6 +48,8 @@ def read_image(path: str, intensity: Intensity = FULL_RANGE) -> np.ndarray:
         path: of the file.
         intensity: which stored values become black and white; by default 8-bit files stay uint8
             as they are, and all others become float32 with every level kept.
+        frame: number of the frame or page, from 0 (see `count_frames`); None takes the first page
+            of a TIFF, and of a DICOM file the only frame there is.
 
     Raises:
         UserError: the file is missing, truncated, no image or too large a one; or "full" is asked
@@ -51,12 +60,54 @@ def read_image(path: str, intensity: Intensity = FULL_RANGE) -> np.ndarray:
         if kind == DICOM:
             from .dicom import read_dicom  # a moment that only DICOM data should wait for
 
-            stored = read_dicom(file, path, apply_voi=intensity.kind == "full")
+            stored = read_dicom(file, path, apply_voi=intensity.kind == "full", frame=frame)
         elif kind == MATLAB:
             stored = _read_matlab(path)
         else:
-            stored = _read_picture(file, path)
+            stored = _read_picture(file, path, frame or 0)
     return to_network(stored, intensity, path)
+
+
+def count_frames(path: str) -> int:
+    """Return how many frames (DICOM) or pages (TIFF) a file has; 1 for all other kinds.
+
+    Raises:
+        UserError: the file cannot be read, or is an animation.
+    """
+    with open_image_file(path) as file:
+        kind = kind_of(file)
+        if kind == DICOM:
+            from .dicom import dicom_header
+
+            return dicom_header(file, path).frames
+        if kind == MATLAB:
+            return 1
+        facts = read_header(file, path)
+        if facts.frames > 1 and facts.format in ANIMATED:
+            raise UserError(
+                f"image {path} is an animated {facts.format} of {facts.frames} frames; save the "
+                "frames as files of their own"
+            )
+        return facts.frames if facts.format == "TIFF" else 1
+
+
+def from_stored(stored: StoredPixels, intensity: Intensity, name: str) -> np.ndarray:
+    """Return pixels that are in memory as `read_image` returns those of a file.
+
+    Args:
+        stored: grey, RGB or RGBA pixels.
+        intensity: which stored values become black and white.
+        name: of the image, for messages.
+
+    Raises:
+        UserError: see `read_image`.
+    """
+    return to_network(replace(stored, pixels=_without_alpha(stored.pixels)), intensity, name)
+
+
+def declared_limits(dtype: np.dtype) -> tuple[float, float] | None:
+    """Return the range of a pixel type; None of one that declares none."""
+    return (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype in _WITH_RANGE else None
 
 
 def _read_matlab(path: str) -> StoredPixels:
@@ -67,10 +118,12 @@ def _read_matlab(path: str) -> StoredPixels:
     return StoredPixels(pixels, (float(pixels.min()), float(pixels.max())))
 
 
-def _read_picture(file: BinaryIO, path: str) -> StoredPixels:
+def _read_picture(file: BinaryIO, path: str, frame: int) -> StoredPixels:
     data = file.read()
     file.seek(0)
     facts = read_header(file, path)
+    if frame:
+        return _read_page(data, path, frame, facts)
     reason = missing_end(data)
     if reason:
         raise undecodable(path, reason)
@@ -81,16 +134,41 @@ def _read_picture(file: BinaryIO, path: str) -> StoredPixels:
         pixels = _decode_with_opencv(data, path)
         if facts.format == "TIFF" and facts.mode == "RGB":
             pixels = pixels[:, :, :3]  # a fourth sample that the file does not call alpha
-    declared = pixels.dtype in _WITH_RANGE
-    limits = (np.iinfo(pixels.dtype).min, np.iinfo(pixels.dtype).max) if declared else None
-    return StoredPixels(_upright(_without_alpha(pixels), facts.orientation), limits)
+    upright = _upright(_without_alpha(pixels), facts.orientation)
+    return StoredPixels(upright, declared_limits(pixels.dtype))
 
 
-def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
+def _read_page(data: bytes, path: str, page: int, facts: ImageFacts) -> StoredPixels:
+    """Return a page of a TIFF, which keeps its orientation and depth for itself."""
+    if page >= facts.frames or facts.format != "TIFF":
+        raise UserError(f"image {path} has {facts.frames} pages, and no page {page}")
+    with own_pixel_limit(), Image.open(io.BytesIO(data)) as image:
+        try:
+            image.seek(page)
+            check_pixel_count(path, image.height, image.width)
+            is_deep = max(image.tag_v2.get(258, (1,))) > 8
+            mode = image.mode
+        except UserError:
+            raise
+        except Exception as error:  # damaged data raise anything
+            raise undecodable(path, error) from None
+    if not is_deep and mode != "L":
+        pixels = _decode_with_pillow(data, path, page)
+    else:
+        pixels = _decode_with_opencv(data, path, page)
+    return StoredPixels(_without_alpha(pixels), declared_limits(pixels.dtype))
+
+
+def _decode_with_opencv(data: bytes, path: str, page: int = 0) -> np.ndarray:
     """Return grey, RGB or RGBA at the stored depth."""
+    buffer = np.frombuffer(data, np.uint8)
     with _quiet_opencv():
         try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            if page:
+                _, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
+                pixels = pages[0] if pages else None
+            else:
+                pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise undecodable(path, error.err or "OpenCV refuses it") from None
     if pixels is None:
@@ -101,11 +179,12 @@ def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
     return cv2.cvtColor(pixels, to_rgb)
 
 
-def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
+def _decode_with_pillow(data: bytes, path: str, page: int = 0) -> np.ndarray:
     """Return RGB or RGBA of 8 bits."""
     try:
         with own_pixel_limit():
             image = Image.open(io.BytesIO(data))
+            image.seek(page)
             return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except Exception as error:  # damaged data raise anything
         raise undecodable(path, error) from None

@@ -37,6 +37,7 @@ class ImageFacts:
         format: what the content is, whatever the suffix: "PNG", "JPEG", "DICOM", "MAT", ...
         bits: of one stored sample.
         orientation: EXIF's, 1 (upright) to 8; the stored size is turned from 5 on.
+        frames: pages of a TIFF, frames of an animation.
     """
 
     height: int
@@ -45,6 +46,7 @@ class ImageFacts:
     format: str
     bits: int
     orientation: int = 1
+    frames: int = 1
 
 
 def image_facts(path: str) -> ImageFacts:
@@ -107,7 +109,8 @@ def read_header(file: BinaryIO, path: str) -> ImageFacts:
     orientation = _orientation(image)
     if orientation >= 5:
         height, width = width, height
-    return ImageFacts(height, width, image.mode, image.format or "", bits, orientation)
+    frames = _frames(image, path)
+    return ImageFacts(height, width, image.mode, image.format or "", bits, orientation, frames)
 
 
 @contextlib.contextmanager
@@ -121,6 +124,16 @@ def own_pixel_limit() -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _frames(image: Image.Image, path: str) -> int:
+    # Pillow counts by walking the file: only kinds that can have several are asked.
+    if image.format not in ("TIFF", "GIF", "PNG", "WEBP"):
+        return 1
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception as error:  # a damaged file raises anything
+        raise undecodable(path, error) from None
 
 
 def _bits(image: Image.Image, file: BinaryIO) -> int:

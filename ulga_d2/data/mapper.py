@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from detectron2.data import transforms as T
@@ -13,7 +12,7 @@ from detectron2.structures.masks import polygons_to_bitmask
 from pycocotools import mask as run_lengths
 
 from ..errors import UserError
-from .augmentation import RandomCropToSquare, ResizeLongestSide
+from .augmentation import RandomCropToSquare, ResizeLongestSide, channels_first
 from .image import read_image
 from .intensity import FULL_RANGE, Intensity
 from .record import MIN_AREA_LEFT, MIN_CLIPPED_SIDE
@@ -88,19 +87,12 @@ class DetectionMapper:
             )
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
-        image = _planes(augmented.image)
+        image = channels_first(augmented.image)
         keys = ("file_name", "image_id", "height", "width")
         mapped = {key: record[key] for key in keys} | {"image": torch.from_numpy(image)}
         if self.is_train:
             mapped["instances"] = _instances(record, transforms, image.shape[1:], self.with_masks)
         return mapped
-
-
-def _planes(image: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) as (3, H, W); numpy's own copy takes twice as long."""
-    planes = np.empty((3, *image.shape[:2]), image.dtype)
-    cv2.split(image, list(planes))
-    return planes
 
 
 def _instances(

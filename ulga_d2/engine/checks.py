@@ -24,8 +24,6 @@ NO_EFFECT = {
     "INPUT.MIN_SIZE_TRAIN": OF_THE_STOCK_INPUT,
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": OF_THE_STOCK_INPUT,
     "INPUT.MAX_SIZE_TRAIN": OF_THE_STOCK_INPUT,
-    "INPUT.MIN_SIZE_TEST": OF_THE_STOCK_INPUT,
-    "INPUT.MAX_SIZE_TEST": OF_THE_STOCK_INPUT,
     "INPUT.CROP.ENABLED": OF_THE_STOCK_INPUT,
     "INPUT.CROP.TYPE": OF_THE_STOCK_INPUT,
     "INPUT.CROP.SIZE": OF_THE_STOCK_INPUT,
@@ -66,6 +64,12 @@ def check_config(cfg: CfgNode) -> None:
     if "://" in cfg.OUTPUT_DIR:
         raise UserError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR}; give a folder of this machine")
     stock = get_detectron2_cfg()
+    for key in ("INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"):
+        if value_of(cfg, key) not in (value_of(stock, key), cfg.INPUT.SQUARE_SIZE):
+            raise UserError(
+                f"{key} is {value_of(cfg, key)}, and follows from INPUT.SQUARE_SIZE "
+                f"({cfg.INPUT.SQUARE_SIZE}); leave it out, and set that"
+            )
     for key, instead in NO_EFFECT.items():
         if value_of(cfg, key) != value_of(stock, key):
             raise UserError(f"{key} has no effect here, so leave it out: {instead}")

@@ -175,7 +175,7 @@ def setup(
         The frozen config, the run's data, and what --resume or MODEL.WEIGHTS names: a checkpoint,
         public weights, or None.
     """
-    from ..config import resolve_classes
+    from ..config import resolve_classes, resolve_test_size
     from ..inference.device import resolve_device, resolve_workers
     from .datasets import check_same_classes, load_run_data
     from .evaluation_hook import check_best_metric
@@ -194,6 +194,7 @@ def setup(
     if isinstance(state, dict):
         check_same_classes({"the data": data.class_names, place: tuple(state["class_names"])})
     resolve_classes(cfg, data.class_names)
+    resolve_test_size(cfg)
     if not args.eval_only:
         check_best_metric(cfg, data)
         resolve_schedule(cfg, len(data.train))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode:
         UserError: no such config, or with `trained` no such weights.
     """
     from .. import get_cfg
-    from ..config import merge_config
+    from ..config import merge_config, merge_text
     from ..weights.checkpoint import load_checkpoint
 
     cfg = get_cfg()
@@ -51,10 +50,8 @@ def get_config(config_path: str, trained: bool = False) -> CfgNode:
     if trained:
         weights = str(fetch(_stem(config_path)))
         cfg = get_cfg()
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "config.yaml"
-            file.write_text(load_checkpoint(weights)["config"], encoding="utf-8")
-            merge_config(cfg, str(file), ["MODEL.WEIGHTS", weights])
+        merge_text(cfg, load_checkpoint(weights)["config"], weights)
+        cfg.MODEL.WEIGHTS = weights
     return cfg
 
 

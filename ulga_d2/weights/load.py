@@ -74,6 +74,7 @@ def _own_or_bare(tensors: dict[str, Tensor], info: SharedInfo | None) -> dict[st
         "iteration": info.iteration,
         "class_names": list(info.class_names),
         "config": info.config,
+        "metrics": dict(info.metrics),
     }
 
 

@@ -1,0 +1,145 @@
+"""A detectron2 model behind the views of an image: whole images, tiles, test-time augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
+from pycocotools import mask as run_lengths
+from torch import nn
+
+from .merge import merge_augmented, merge_tiles
+from .views import Found, Region, View
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+class Detector(nn.Module):
+    """Detect on images that come as views; merge what was found on each of them.
+
+    It stands where detectron2 expects a model in evaluation: it takes a list of dicts and returns a
+    list of `{"instances": Instances}`.
+
+    Args:
+        model: a detectron2 model of boxes, possibly with masks.
+        batch_size: views that go through the network together; None takes all of one call.
+        nms_threshold: IoU above which two boxes of one class are one object, where views are
+            merged.
+        max_detections: of an image.
+        half_precision: compute in bfloat16 where the device has it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        batch_size: int | None = None,
+        nms_threshold: float,
+        max_detections: int,
+        half_precision: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.batch_size = batch_size
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+        self.half_precision = half_precision
+
+    def forward(self, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
+        """Detect on images.
+
+        Args:
+            inputs: each with "views" (a list of `View`), "height" and "width" of the image.
+
+        Returns:
+            for each image its `Instances`: `pred_boxes` in pixels of the image, `scores`,
+            `pred_classes`, and from a model with masks `pred_masks` (N, H, W) or, where views were
+            merged, `pred_masks_rle` (COCO's run lengths).
+        """
+        views = [view for item in inputs for view in item["views"]]
+        outputs = iter(self._run(views))
+        results = []
+        for item in inputs:
+            own = [(view, next(outputs)) for view in item["views"]]
+            size = item["height"], item["width"]
+            is_plain = len(own) == 1 and not own[0][0].flipped
+            instances = own[0][1] if is_plain else self._merged(own, size)
+            results.append({"instances": instances})
+        return results
+
+    def _run(self, views: Sequence[View]) -> Iterator[Instances]:
+        """Yield what the network finds on each view, in pixels of the view's region."""
+        step = self.batch_size or max(1, len(views))
+        device_type = self.model.device.type
+        for start in range(0, len(views), step):
+            batch = [_to_input(view) for view in views[start : start + step]]
+            with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.half_precision):
+                outputs = self.model(batch)
+            yield from (output["instances"] for output in outputs)
+
+    def _merged(self, own: Sequence[tuple[View, Instances]], size: Size) -> Instances:
+        found: list[tuple[Region, Found]] = []
+        limits = {"nms_threshold": self.nms_threshold, "max_detections": self.max_detections}
+        for region, group in groupby(own, key=lambda pair: pair[0].region):
+            parts = [to_found(instances, view, size) for view, instances in group]
+            merged = merge_augmented(parts, **limits) if len(parts) > 1 else parts[0]
+            found.append((region, merged))
+        height, width = size
+        whole = None
+        if len(found) > 1 and found[-1][0] == (0, 0, width, height):
+            whole = found.pop()[1]
+        if len(found) == 1 and whole is None:
+            return _to_instances(found[0][1], size)
+        return _to_instances(merge_tiles(found, whole, size, **limits), size)
+
+
+def _to_input(view: View) -> dict[str, Any]:
+    x0, y0, x1, y1 = view.region
+    return {"image": view.image, "height": y1 - y0, "width": x1 - x0}
+
+
+def to_found(instances: Instances, view: View, size: Size) -> Found:
+    """Move detections from the pixels of a view's region to those of the whole image.
+
+    Args:
+        instances: with `pred_boxes`, `scores`, `pred_classes` and possibly `pred_masks` or
+            `pred_masks_rle`.
+        view: that they were made on.
+        size: (height, width) of the whole image.
+    """
+    x0, y0, x1, _ = view.region
+    boxes = instances.pred_boxes.tensor.float().cpu()
+    if view.flipped:
+        boxes = torch.stack(
+            [x1 - x0 - boxes[:, 2], boxes[:, 1], x1 - x0 - boxes[:, 0], boxes[:, 3]], dim=1
+        )
+    if (x0, y0) != (0, 0):
+        boxes = boxes + torch.tensor([x0, y0, x0, y0], dtype=boxes.dtype)
+    masks = None
+    if instances.has("pred_masks_rle"):
+        masks = list(instances.pred_masks_rle)
+    elif instances.has("pred_masks"):
+        masks = [_placed(mask, view, size) for mask in instances.pred_masks.cpu().numpy()]
+    return Found(boxes, instances.scores.float().cpu(), instances.pred_classes.cpu(), masks)
+
+
+def _placed(mask: np.ndarray, view: View, size: Size) -> dict[str, Any]:
+    x0, y0, x1, y1 = view.region
+    whole = np.zeros(size, np.uint8, order="F")
+    whole[y0:y1, x0:x1] = mask[:, ::-1] if view.flipped else mask
+    encoded = run_lengths.encode(whole)
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def _to_instances(found: Found, size: Size) -> Instances:
+    instances = Instances(size)
+    instances.pred_boxes = Boxes(found.boxes)
+    instances.scores = found.scores
+    instances.pred_classes = found.classes
+    if found.masks is not None:
+        instances.pred_masks_rle = found.masks
+    return instances

@@ -1,0 +1,166 @@
+"""What a detector is given: files of one or many frames, arrays, PIL images, tensors, DICOM."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from ..data.image import count_frames, declared_limits, from_stored
+from ..data.intensity import StoredPixels
+from ..errors import UserError
+from .preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image that can be read, now and again.
+
+    Attributes:
+        source: its path, with "#0003" behind it for frame 3 of several; for an object without a
+            path, what kind of object it is.
+        read: returns it, (H, W, 3) RGB in 0..255, uint8 or float32; raises UserError.
+    """
+
+    source: str
+    read: Callable[[], np.ndarray]
+
+
+def open_input(
+    item: Any,
+    preprocessing: Preprocessing,
+    *,
+    value_range: tuple[float, float] | None = None,
+    every: int = 1,
+) -> Iterator[ImageInput]:
+    """Yield the images of one input: of a file with several frames, each of them.
+
+    Args:
+        item: a path, PIL image, numpy array, torch tensor or pydicom dataset.
+        preprocessing: how files are read.
+        value_range: which values of an array are black and white.
+        every: of a video, every so many-th frame.
+
+    Raises:
+        UserError: an input of another kind, a file that cannot be read.
+    """
+    if isinstance(item, (str, Path)):
+        yield from _of_file(str(item), preprocessing, every)
+        return
+    kind = type(item).__name__
+    stored = _stored(item, kind, preprocessing, value_range)
+    image = from_stored(stored, preprocessing.intensity, f"({kind})")
+    yield ImageInput(kind, lambda: image)
+
+
+def frame_name(path: str, frame: int) -> str:
+    """Return how a frame of a file is called, such as "scan.dcm#0003"; frames count from 0."""
+    return f"{path}#{frame:04d}"
+
+
+def _of_file(path: str, preprocessing: Preprocessing, every: int) -> Iterator[ImageInput]:
+    if "://" not in path and not os.path.exists(path):
+        raise UserError(f"image {path} does not exist; check its path")
+    if Path(path).suffix.lower() in VIDEO_SUFFIXES:
+        yield from _of_video(path, every)
+        return
+    frames = count_frames(path)
+    if frames == 1:
+        yield ImageInput(path, lambda: preprocessing.read(path))
+        return
+    for frame in range(frames):
+        name = frame_name(path, frame)
+        yield ImageInput(name, lambda frame=frame: preprocessing.read(path, frame))
+
+
+def _of_video(path: str, every: int) -> Iterator[ImageInput]:
+    video = cv2.VideoCapture(path)
+    count = 0
+    try:
+        while True:
+            if not video.grab():
+                break
+            if count % every == 0:
+                is_whole, pixels = video.retrieve()
+                if not is_whole:
+                    raise UserError(f"video {path}: frame {count} cannot be decoded")
+                image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+                yield ImageInput(frame_name(path, count), lambda image=image: image)
+            count += 1
+    finally:
+        video.release()
+    if not count:
+        raise UserError(f"video {path} has no frame that can be decoded; check the file")
+
+
+def _stored(
+    item: Any,
+    kind: str,
+    preprocessing: Preprocessing,
+    value_range: tuple[float, float] | None,
+) -> StoredPixels:
+    """Return the pixels of an object in memory, with the range that their type declares."""
+    if hasattr(item, "file_meta"):  # a dataset of pydicom, which takes a moment to import
+        from ..data.dicom import dicom_pixels
+
+        is_full = preprocessing.intensity.kind == "full"
+        return dicom_pixels(item, "(DICOM dataset)", apply_voi=is_full)
+    if hasattr(item, "getbands"):
+        pixels = _of_pillow(item)
+    elif hasattr(item, "detach"):
+        pixels = _of_tensor(item)
+    elif isinstance(item, np.ndarray):
+        pixels = item
+    else:
+        raise UserError(
+            f"an image cannot be a {kind}; give a path, a PIL image, a numpy array, a torch tensor "
+            "or a pydicom dataset"
+        )
+    _check_shape(pixels, kind)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    limits = declared_limits(pixels.dtype) if value_range is None else value_range
+    if limits is None and preprocessing.intensity.kind == "full":
+        raise UserError(
+            f"a {kind} of {pixels.dtype} declares no range; give value_range=(black, white), for "
+            "example value_range=(0.0, 1.0)"
+        )
+    return StoredPixels(pixels, limits)
+
+
+def _check_shape(pixels: np.ndarray, kind: str) -> None:
+    channels = (3,) if pixels.dtype.kind == "f" else (3, 4)
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in channels)
+    if not is_image or 0 in pixels.shape or pixels.dtype.kind not in "uif":
+        raise UserError(
+            f"a {kind} of shape {pixels.shape} and type {pixels.dtype} is no image; give (H, W) or "
+            "(H, W, 3) RGB; a torch tensor: (H, W) or (3, H, W)"
+        )
+
+
+def _of_tensor(tensor: Any) -> np.ndarray:
+    pixels = tensor.detach().cpu().numpy()
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        return pixels[0]
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if pixels.ndim == 3 else pixels
+
+
+def _of_pillow(image: Image.Image) -> np.ndarray:
+    """Return grey, RGB or RGBA pixels, upright as its EXIF data say."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))

@@ -1,0 +1,187 @@
+"""A trained detector, loaded from a run folder, a checkpoint, shared weights or the zoo."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from .. import get_cfg
+from ..config import merge_config, merge_text, resolve_classes
+from ..errors import UserError
+from ..values import check_values
+from ..weights.checkpoint import (
+    evaluated_weights,
+    holds_checkpoint,
+    load_checkpoint,
+    load_last,
+    load_weights,
+)
+from ..weights.digest import KEY, content_sha256
+from .detections import Category, to_categories
+from .device import resolve_device
+from .model import build_seeded_model
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+INFERENCE_FOLDER = "inference"
+INFERENCE_CHECKPOINT = "model_inference.pth"
+THRESHOLD = "threshold/score"  # the metric whose value "best_f1" stands for
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained detector and what it needs.
+
+    Attributes:
+        source: where it was loaded from.
+        cfg: its resolved config, on the device of this machine.
+        model: in evaluation mode, with the weights that its run evaluated.
+        categories: its classes.
+        best_f1: score of the highest F1 on the run's own test set; None where it is not stored.
+        sha256: fingerprint of the checkpoint's content.
+    """
+
+    source: str
+    cfg: CfgNode
+    model: nn.Module
+    categories: tuple[Category, ...]
+    best_f1: float | None
+    sha256: str
+
+
+def load_model(
+    source: str | Path,
+    weights: str | Path | None = None,
+    *,
+    device: str = "auto",
+    options: Mapping[str, Any] | None = None,
+    half_precision: bool = False,
+) -> LoadedModel:
+    """Load a trained detector.
+
+    Args:
+        source: a run folder, a checkpoint (.pth), shared weights (.safetensors), zoo://NAME, or
+            with `weights` a config file.
+        weights: the checkpoint of a config; else the config comes from the checkpoint.
+        device: "auto" takes CUDA where there is one.
+        options: config keys that change the detector, such as TEST.DETECTIONS_PER_IMAGE.
+        half_precision: it will compute in bfloat16.
+
+    Raises:
+        UserError: a file that is missing, damaged or not of a trained detector; weights that do
+            not fit the config; a device that this machine does not have.
+    """
+    path, state = _read(source, weights)
+    cfg = _config_of(source, weights, path, state)
+    cfg.MODEL.DEVICE = device
+    cfg.MODEL.WEIGHTS = ""
+    cfg.SOLVER.AMP.ENABLED = None
+    for key, value in (options or {}).items():
+        cfg.merge_from_list([key, value])
+    check_values(cfg)
+    resolve_device(cfg)
+    if half_precision and not cfg.SOLVER.AMP.ENABLED:
+        raise UserError(
+            f"half precision: {cfg.MODEL.DEVICE} has no bfloat16 instructions, and would be slower "
+            "with it; leave the option out"
+        )
+    cfg.SOLVER.AMP.ENABLED = half_precision
+    names = _names_of(path, state)
+    resolve_classes(cfg, names)
+    model = _build(cfg, path)
+    load_weights(model, {"model": evaluated_weights(state)}, path)
+    ids = tuple(cfg.DATASETS.CATEGORY_IDS)
+    return LoadedModel(
+        source=str(source),
+        cfg=cfg,
+        model=model.eval(),
+        categories=to_categories(names, ids if len(ids) == len(names) else ()),
+        best_f1=_threshold_of(path, state),
+        sha256=state.get(KEY) or content_sha256(state),
+    )
+
+
+def _read(source: str | Path, weights: str | Path | None) -> tuple[str, dict[str, Any]]:
+    """Return the path of the checkpoint that `source` stands for, and what it holds."""
+    if weights is not None:
+        return str(weights), load_checkpoint(weights)
+    if str(source).endswith((".yaml", ".yml")):
+        raise UserError(
+            f"{source} is a config, and holds no weights; give a checkpoint, or both of them"
+        )
+    folder = Path(source)
+    if "://" not in str(source) and folder.is_dir():
+        evaluated = folder / INFERENCE_FOLDER / INFERENCE_CHECKPOINT
+        if evaluated.is_file():
+            return str(evaluated), load_checkpoint(evaluated)
+        if not holds_checkpoint(folder):
+            raise UserError(
+                f"{folder} holds no trained model ({INFERENCE_FOLDER}/{INFERENCE_CHECKPOINT} or "
+                "model_*.pth); give the OUTPUT_DIR of a run, or a checkpoint"
+            )
+        path, state = load_last(folder)
+        return str(path), state
+    return str(source), load_checkpoint(source)
+
+
+def _config_of(
+    source: str | Path, weights: str | Path | None, path: str, state: Mapping[str, Any]
+) -> CfgNode:
+    cfg = get_cfg()
+    if weights is not None:
+        merge_config(cfg, str(source), [])
+    elif isinstance(state.get("config"), str):
+        merge_text(cfg, state["config"], path)
+    else:
+        raise UserError(f"{path} holds no config; give the config of its run, too")
+    return cfg
+
+
+def _names_of(path: str, state: Mapping[str, Any]) -> tuple[str, ...]:
+    names = state.get("class_names")
+    is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    if not names or not is_list:
+        raise UserError(f"{path} holds no class names; it was not written by a run's evaluation")
+    return tuple(names)
+
+
+def _build(cfg: CfgNode, path: str) -> nn.Module:
+    try:
+        return build_seeded_model(cfg)
+    except UserError:
+        raise
+    except Exception as error:  # what detectron2 asserts, in its words
+        kind = type(error).__name__
+        raise UserError(f"{path}: its config builds no model: {kind} {error}") from None
+
+
+def _threshold_of(path: str, state: Mapping[str, Any]) -> float | None:
+    """Return the score of the highest F1, from the checkpoint, else from its run's metrics."""
+    metrics = state.get("metrics")
+    if not isinstance(metrics, Mapping):
+        metrics = _metrics_beside(path)
+    value = metrics.get(THRESHOLD)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
+
+
+def _metrics_beside(path: str) -> Mapping[str, Any]:
+    """Return the metrics of the last evaluation in a checkpoint's run folder.
+
+    They belong to the final weights alone.
+    """
+    file = Path(path).parent / INFERENCE_FOLDER / "metrics.json"
+    if "://" in path or Path(path).name != "model_final.pth" or not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
