@@ -45,7 +45,7 @@ def add_ulga_config(cfg: CfgNode) -> None:
 
 
 def _register() -> None:
-    from .backbone import build  # noqa: F401  (its decorators fill BACKBONE_REGISTRY)
+    from .backbone import build, retinanet  # noqa: F401  (decorators fill detectron2's registries)
     from .data.builtin import register_all
 
     register_all()

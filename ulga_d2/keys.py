@@ -164,6 +164,18 @@ def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.INTENSITY = "full"
     # [low, high] for the two; [] with "full".
     cfg.INPUT.INTENSITY_RANGE = []
+    tile = cfg.INPUT.TILE = _node()
+    # Side of the tiles that large images are cut into, in training and inference, in pixels of the
+    # original image; 0 = whole images. A tile's longest side is resized to SQUARE_SIZE.
+    tile.SIDE = 0
+    # Share of SIDE that neighboring tiles have in common, at least.
+    tile.OVERLAP = 0.2
+    # Training: a box is a target where at least this share of its area is visible; else what is
+    # visible of it is ignored, neither target nor background.
+    tile.MIN_VISIBLE = 0.5
+    # Training: number of tiles without a target that an epoch draws, as a share of those with one.
+    # All tiles with a target are in every epoch.
+    tile.EMPTY_SHARE = 0.5
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:

@@ -78,8 +78,9 @@ def _facts(cfg: CfgNode) -> dict[str, Any]:
         words = f"the data are not here: {IMAGES} images an epoch, {BOXES} boxes each, 1 class"
         return {"images": IMAGES, "boxes": BOXES, "classes": 1, "words": words}
     boxes = max(len(record["annotations"]) for record in data.train)
-    images, classes = len(data.train), len(data.class_names)
-    words = f"{images} training images, at most {boxes} boxes each"
+    images, classes = data.epoch_length, len(data.class_names)
+    what = "tiles an epoch" if data.tiles else "training images"
+    words = f"{images} {what}, at most {boxes} boxes each"
     return {"images": images, "boxes": boxes, "classes": classes, "words": words}
 
 

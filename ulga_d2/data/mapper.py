@@ -15,7 +15,11 @@ from ..errors import UserError
 from .augmentation import RandomCropToSquare, ResizeLongestSide, channels_first
 from .image import read_image
 from .intensity import FULL_RANGE, Intensity
-from .record import MIN_AREA_LEFT, MIN_CLIPPED_SIDE
+from .record import MIN_AREA_LEFT
+from .tiles import ROUNDING_OF_SHARE, enough_visible
+
+# Class of a box whose area is neither a target nor background; detectron2's label for "ignore".
+IGNORED = -1
 
 
 def training_augmentations(
@@ -52,6 +56,9 @@ class DetectionMapper:
         is_train: also return the boxes as `instances`.
         with_masks: and with them each box's mask, which every annotation must then have.
         intensity: which stored values become black and white.
+        min_visible: a box is a target where at least this share of its area is visible; else what
+            is visible of it is kept with class `IGNORED`. None: boxes of which too little is
+            visible are dropped, as by the readers.
     """
 
     def __init__(
@@ -61,19 +68,21 @@ class DetectionMapper:
         is_train: bool,
         with_masks: bool = False,
         intensity: Intensity = FULL_RANGE,
+        min_visible: float | None = None,
     ) -> None:
         self.augmentations = T.AugmentationList(augmentations)
         self.is_train = is_train
         self.with_masks = with_masks
         self.intensity = intensity
+        self.min_visible = min_visible
 
     def __call__(self, record: dict) -> dict:
-        """Map one record.
+        """Map one record: its whole image, or the tile that it names (x0, y0, x1, y1).
 
         Returns:
             `image` (3, H, W) RGB, uint8 or float32 in 0..255; `instances` with `gt_boxes`,
             `gt_classes` and, if asked for, `gt_masks` in training; and the record's `file_name`,
-            `image_id`, and original `height` and `width`.
+            `image_id`, and original `height` and `width`, and the `tile`, if any.
 
         Raises:
             UserError: the image cannot be read, its size is not the record's, or a mask is missing.
@@ -85,48 +94,51 @@ class DetectionMapper:
                 f"{(record['height'], record['width'])} when the data set was loaded; do not "
                 "change the data during a run"
             )
-        augmented = T.AugInput(image)
+        x0, y0, x1, y1 = record.get("tile", (0, 0, record["width"], record["height"]))
+        augmented = T.AugInput(image[y0:y1, x0:x1])
         transforms = self.augmentations(augmented)
         image = channels_first(augmented.image)
-        keys = ("file_name", "image_id", "height", "width")
-        mapped = {key: record[key] for key in keys} | {"image": torch.from_numpy(image)}
+        keys = ("file_name", "image_id", "height", "width", "tile")
+        mapped = {key: record[key] for key in keys if key in record}
+        mapped["image"] = torch.from_numpy(image)
         if self.is_train:
-            mapped["instances"] = _instances(record, transforms, image.shape[1:], self.with_masks)
+            mapped["instances"] = self._instances(record, (x0, y0), transforms, image.shape[1:])
         return mapped
 
+    def _instances(
+        self,
+        record: dict,
+        origin: tuple[int, int],
+        transforms: T.TransformList,
+        image_size: tuple[int, int],
+    ) -> Instances:
+        """Return boxes and masks after `transforms` of the image from `origin` (x, y) on.
 
-def _instances(
-    record: dict, transforms: T.TransformList, image_size: tuple[int, int], with_masks: bool
-) -> Instances:
-    """Return boxes and masks after `transforms`; those of which too little is left are dropped.
-
-    The rule is the readers' own for a box across the image's edge; a mask that has lost its last
-    pixel takes its box with it. Crowd boxes are no targets.
-    """
-    annotations = [item for item in record["annotations"] if not item["iscrowd"]]
-    boxes = np.array([item["bbox"] for item in annotations], np.float64).reshape(-1, 4)
-    classes = np.array([item["category_id"] for item in annotations], np.int64)
-    moved = np.asarray(transforms.apply_box(boxes)).reshape(-1, 4)
-    height, width = image_size
-    clipped = np.clip(moved, 0, [width, height, width, height])
-    keep = _enough_left(moved, clipped)
-    instances = Instances((height, width))
-    if with_masks:
-        masks = np.zeros((len(annotations), height, width), bool)
-        for number in np.flatnonzero(keep):
-            masks[number] = transforms.apply_segmentation(_mask(annotations[number], record))
-        keep &= masks.any(axis=(1, 2))
-        instances.gt_masks = BitMasks(torch.from_numpy(masks[keep]))
-    instances.gt_boxes = Boxes(torch.from_numpy(clipped[keep].astype(np.float32)))
-    instances.gt_classes = torch.from_numpy(classes[keep])
-    return instances
-
-
-def _enough_left(moved: np.ndarray, clipped: np.ndarray) -> np.ndarray:
-    side = clipped[:, 2:] - clipped[:, :2]
-    area_left = side.prod(axis=1) / (moved[:, 2:] - moved[:, :2]).prod(axis=1)
-    cut = np.abs(clipped - moved).max(axis=1, initial=0) > 0
-    return ~cut | ((side.min(axis=1) >= MIN_CLIPPED_SIDE) & (area_left >= MIN_AREA_LEFT))
+        A mask that has lost its last pixel takes its box with it. Crowd boxes are no targets.
+        """
+        annotations = [item for item in record["annotations"] if not item["iscrowd"]]
+        boxes = np.array([item["bbox"] for item in annotations], np.float64).reshape(-1, 4)
+        classes = np.array([item["category_id"] for item in annotations], np.int64)
+        moved = np.asarray(transforms.apply_box(boxes - [*origin, *origin])).reshape(-1, 4)
+        height, width = image_size
+        clipped = np.clip(moved, 0, [width, height, width, height])
+        if self.min_visible is None:
+            keep = enough_visible(moved, clipped, MIN_AREA_LEFT)
+        else:
+            is_target = enough_visible(moved, clipped, self.min_visible - ROUNDING_OF_SHARE)
+            classes[~is_target] = IGNORED
+            keep = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        instances = Instances((height, width))
+        if self.with_masks:
+            masks = np.zeros((len(annotations), height, width), bool)
+            for number in np.flatnonzero(keep):
+                mask = _mask(annotations[number], record)
+                masks[number] = transforms.apply_segmentation(mask)
+            keep &= masks.any(axis=(1, 2))
+            instances.gt_masks = BitMasks(torch.from_numpy(masks[keep]))
+        instances.gt_boxes = Boxes(torch.from_numpy(clipped[keep].astype(np.float32)))
+        instances.gt_classes = torch.from_numpy(classes[keep])
+        return instances
 
 
 def _mask(annotation: dict, record: dict) -> np.ndarray:

@@ -75,6 +75,21 @@ def check_config(cfg: CfgNode) -> None:
             raise UserError(f"{key} has no effect here, so leave it out: {instead}")
 
 
+def check_training_tiles(cfg: CfgNode) -> None:
+    """Refuse to train on tiles what could not ignore the boxes that a tile cuts.
+
+    Raises:
+        UserError: the detector is not RetinaNet.
+    """
+    if cfg.INPUT.TILE.SIDE and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+        raise UserError(
+            f"INPUT.TILE.SIDE is {cfg.INPUT.TILE.SIDE}, but MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE} cannot train on tiles: its proposals and masks have no "
+            "areas to ignore. Train RetinaNet, or give INPUT.TILE.SIDE 0; a trained detector of "
+            "any kind predicts by tiles"
+        )
+
+
 def check_model(cfg: CfgNode) -> None:
     """Build the model without memory or weights, so that its faults show before any data is read.
 

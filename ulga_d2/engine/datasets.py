@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..data.builtin import NAMES, load_described, load_split
 from ..data.options import DatasetOptions
+from ..data.tiles import TrainingTiles, cut_into_tiles
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -22,18 +23,32 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run reads: the training records, each test set's records, and their common classes."""
+    """What a run reads.
+
+    Attributes:
+        train: the training records.
+        test: each test set's records.
+        class_names: the classes that all of them have.
+        tiles: the training's tiles, with INPUT.TILE; else None.
+    """
 
     train: list[dict]
     test: dict[str, list[dict]]
     class_names: tuple[str, ...]
+    tiles: TrainingTiles | None = None
+
+    @property
+    def epoch_length(self) -> int:
+        """Number of training images, or of tiles, in an epoch."""
+        return self.tiles.epoch_length if self.tiles else len(self.train)
 
 
 def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     """Load the data sets that DATASETS.TRAIN (if `with_training`) and DATASETS.TEST name.
 
     Raises:
-        UserError: an unknown data set (with the known ones), no image, or class lists that differ.
+        UserError: an unknown data set (with the known ones), no image, class lists that differ, or
+            no tile with a target.
     """
     names = (list(cfg.DATASETS.TRAIN) if with_training else []) + list(cfg.DATASETS.TEST)
     if not cfg.DATASETS.TEST or (with_training and not cfg.DATASETS.TRAIN):
@@ -58,7 +73,37 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
             "is nothing to learn; check the label files"
         )
     test = {name: loaded[name] for name in cfg.DATASETS.TEST}
-    return RunData(train, test, next(iter(classes.values())))
+    tiles = _cut(cfg, train) if with_training and cfg.INPUT.TILE.SIDE else None
+    return RunData(train, test, next(iter(classes.values())), tiles)
+
+
+def _cut(cfg: CfgNode, records: list[dict]) -> TrainingTiles:
+    keys = cfg.INPUT.TILE
+    tiles = cut_into_tiles(
+        records,
+        side=keys.SIDE,
+        overlap=keys.OVERLAP,
+        min_visible=keys.MIN_VISIBLE,
+        empty_share=keys.EMPTY_SHARE,
+    )
+    logger.info(
+        "%d training images give %d tiles of up to %d px: %d with targets, all in every epoch, and "
+        "%d empty, of which an epoch draws %d",
+        len(records),
+        len(tiles.owners),
+        keys.SIDE,
+        len(tiles.with_targets),
+        len(tiles.empty),
+        tiles.empty_per_epoch,
+    )
+    if tiles.never_visible:
+        logger.warning(
+            "no tile shows INPUT.TILE.MIN_VISIBLE %g of the area of %d boxes, so they are never a "
+            "target; raise INPUT.TILE.OVERLAP or INPUT.TILE.SIDE",
+            keys.MIN_VISIBLE,
+            tiles.never_visible,
+        )
+    return tiles
 
 
 def build_options(cfg: CfgNode) -> DatasetOptions:

@@ -151,7 +151,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     """
     from .. import get_cfg
     from ..config import merge_config
-    from .checks import check_config, check_model
+    from .checks import check_config, check_model, check_training_tiles
     from .sampler import micro_batch_size
 
     if not args.config_file:
@@ -163,6 +163,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only:
         solver = cfg.SOLVER
         micro_batch_size(solver.IMS_PER_BATCH, solver.ACCUMULATION_STEPS, num_processes(args))
+        check_training_tiles(cfg)
     return cfg
 
 
@@ -197,7 +198,7 @@ def setup(
     resolve_test_size(cfg)
     if not args.eval_only:
         check_best_metric(cfg, data)
-        resolve_schedule(cfg, len(data.train))
+        resolve_schedule(cfg, data.epoch_length)
     cfg.freeze()
     if goes_on_by_itself:
         refuse_another_run(cfg, state)

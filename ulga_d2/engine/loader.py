@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader
 from ..data.mapper import DetectionMapper, test_augmentations, training_augmentations
 from ..errors import UserError
 from ..inference.preprocess import build_intensity
-from .sampler import PositionDataset, PositionSampler
+from .sampler import PositionDataset, PositionSampler, TilePositionDataset
 from .signals import outlive_first_signal
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from .datasets import RunData
 
 
 def build_mapper(cfg: CfgNode, *, is_train: bool) -> Callable[[dict], dict | UserError]:
@@ -33,11 +35,12 @@ def build_mapper(cfg: CfgNode, *, is_train: bool) -> Callable[[dict], dict | Use
         is_train=is_train,
         with_masks=cfg.MODEL.MASK_ON,
         intensity=build_intensity(cfg),
+        min_visible=cfg.INPUT.TILE.MIN_VISIBLE if cfg.INPUT.TILE.SIDE else None,
     )
     return _ErrorsAsValues(mapper)
 
 
-def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> Iterator[list[dict]]:
+def build_train_loader(cfg: CfgNode, data: RunData, start_iter: int) -> Iterator[list[dict]]:
     """Return this rank's micro-batches from iteration `start_iter` to the end of the run."""
     sampler = PositionSampler(
         total_batch=cfg.SOLVER.IMS_PER_BATCH,
@@ -47,7 +50,11 @@ def build_train_loader(cfg: CfgNode, records: list[dict], start_iter: int) -> It
         start_iter=start_iter,
         max_iter=cfg.SOLVER.MAX_ITER,
     )
-    dataset = PositionDataset(records, build_mapper(cfg, is_train=True), cfg.SEED)
+    mapper = build_mapper(cfg, is_train=True)
+    if data.tiles:
+        dataset = TilePositionDataset(data.tiles, mapper, cfg.SEED)
+    else:
+        dataset = PositionDataset(data.train, mapper, cfg.SEED)
     return _raise_user_errors(
         DataLoader(
             dataset,

@@ -25,17 +25,18 @@ NO_DECAY_NAMES = frozenset(
 WARMUP_SHARE = 0.05  # the warm-up never takes a larger share of the run than this
 
 
-def resolve_schedule(cfg: CfgNode, num_images: int) -> None:
+def resolve_schedule(cfg: CfgNode, epoch_length: int) -> None:
     """Turn SOLVER.NUM_EPOCHS into iterations, in place, and log the result.
 
     Sets MAX_ITER, STEPS and WARMUP_ITERS; with NUM_EPOCHS = 0 they stay as given. An epoch is
-    ceil(num_images / IMS_PER_BATCH) iterations; CHECKPOINT_PERIOD 0 becomes one epoch.
+    ceil(epoch_length / IMS_PER_BATCH) iterations, where epoch_length counts the images (tiles, with
+    INPUT.TILE) of an epoch; CHECKPOINT_PERIOD 0 becomes one epoch.
 
     Raises:
         UserError: NUM_EPOCHS and MAX_ITER that contradict each other.
     """
     solver = cfg.SOLVER
-    epoch = math.ceil(num_images / solver.IMS_PER_BATCH)
+    epoch = math.ceil(epoch_length / solver.IMS_PER_BATCH)
     if solver.NUM_EPOCHS:
         _refuse_a_second_length(cfg, epoch)
         solver.MAX_ITER = epoch * solver.NUM_EPOCHS
@@ -44,10 +45,11 @@ def resolve_schedule(cfg: CfgNode, num_images: int) -> None:
     if solver.CHECKPOINT_PERIOD <= 0:
         solver.CHECKPOINT_PERIOD = epoch
     logger.info(
-        "schedule: %d iterations (%.1f epochs of %d images at batch %d), warm-up %d, %s",
+        "schedule: %d iterations (%.1f epochs of %d %s at batch %d), warm-up %d, %s",
         solver.MAX_ITER,
         solver.MAX_ITER / epoch,
-        num_images,
+        epoch_length,
+        "tiles" if cfg.INPUT.TILE.SIDE else "images",
         solver.IMS_PER_BATCH,
         solver.WARMUP_ITERS,
         f"rate x{solver.GAMMA} at {list(solver.STEPS)}"

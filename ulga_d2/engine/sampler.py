@@ -3,6 +3,7 @@
 Position p counts the images of a run from 0, over all ranks and epochs. The image at p and its
 augmentation depend on (seed, p) alone: not on the worker that reads it, on the number of workers or
 ranks, or on what came before. So a resumed run sees exactly what the uninterrupted one would have.
+With INPUT.TILE, tiles take the place of images.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from ..data.tiles import TrainingTiles
 from ..errors import UserError
 
-_ORDER_STREAM, _AUGMENTATION_STREAM = 0, 1
+# 2 is the stream of the steps.
+_ORDER_STREAM, _AUGMENTATION_STREAM, _EMPTY_TILES_STREAM = 0, 1, 3
 
 
 @lru_cache(maxsize=2)
@@ -25,6 +28,13 @@ def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
     """Return the order of the images in an epoch: a permutation of `range(length)`."""
     generator = np.random.default_rng([seed, _ORDER_STREAM, epoch])
     return generator.permutation(length)
+
+
+@lru_cache(maxsize=2)
+def epoch_draw(seed: int, epoch: int, length: int, count: int) -> np.ndarray:
+    """Return the empty tiles of an epoch: `count` different numbers of `range(length)`."""
+    generator = np.random.default_rng([seed, _EMPTY_TILES_STREAM, epoch])
+    return generator.permutation(length)[:count]
 
 
 @contextlib.contextmanager
@@ -47,10 +57,34 @@ class PositionDataset(Dataset):
         self.seed = seed
 
     def __getitem__(self, position: int) -> Any:
-        epoch, offset = divmod(position, len(self.records))
-        index = epoch_order(self.seed, epoch, len(self.records))[offset]
         with numpy_seeded(self.seed, _AUGMENTATION_STREAM, position):
-            return self.mapper(self.records[index])
+            return self.mapper(self.record_at(position))
+
+    def record_at(self, position: int) -> dict:
+        """Return the record at a position; it depends on (seed, position) alone."""
+        epoch, offset = divmod(position, len(self.records))
+        return self.records[epoch_order(self.seed, epoch, len(self.records))[offset]]
+
+
+class TilePositionDataset(PositionDataset):
+    """The tiles of a run, addressed by position.
+
+    An epoch is a permutation of all tiles with targets and of the empty tiles drawn for it.
+    """
+
+    def __init__(self, tiles: TrainingTiles, mapper: Callable[[dict], Any], seed: int) -> None:
+        super().__init__(tiles.records, mapper, seed)
+        self.tiles = tiles
+
+    def record_at(self, position: int) -> dict:
+        """Return the tile's record at a position; it depends on (seed, position) alone."""
+        tiles = self.tiles
+        epoch, offset = divmod(position, tiles.epoch_length)
+        index = epoch_order(self.seed, epoch, tiles.epoch_length)[offset]
+        if index < len(tiles.with_targets):
+            return tiles.record(tiles.with_targets[index])
+        drawn = epoch_draw(self.seed, epoch, len(tiles.empty), tiles.empty_per_epoch)
+        return tiles.record(tiles.empty[drawn[index - len(tiles.with_targets)]])
 
 
 def micro_batch_size(total_batch: int, accumulation_steps: int, world_size: int) -> int:

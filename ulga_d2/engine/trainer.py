@@ -98,7 +98,7 @@ class Trainer(TrainerBase):
     def train(self) -> dict[str, Any]:
         """Run from the first or the resumed iteration to the last; return the last evaluation."""
         self.iter = self.start_iter
-        self._batches = build_train_loader(self.cfg, self.data.train, self.start_iter)
+        self._batches = build_train_loader(self.cfg, self.data, self.start_iter)
         self.model.train()
         with BoundedStorage(self.start_iter) as self.storage, self._signals:
             self.storage.recall(self.recent)

@@ -92,6 +92,7 @@ def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str
     cfg.SOLVER.MAX_ITER = cfg.SOLVER.CHECKPOINT_PERIOD = STEPS
     cfg.SOLVER.STEPS = ()
     cfg.TEST.EVAL_PERIOD = cfg.TEST.PATIENCE = 0
+    cfg.INPUT.TILE.SIDE = 0  # a made-up image has the network's size, as a resized tile has
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (DATA,)
     names = tuple(f"class {number}" for number in range(classes))
     records = _records(cfg, folder, boxes)

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
 
 
 def build_seeded_model(cfg: CfgNode) -> nn.Module:
-    """Build the detector on its device; its initial weights are a function of SEED."""
+    """Build the detector on its device; its initial weights are a function of SEED.
+
+    With INPUT.TILE, RetinaNet is built as its subclass that ignores boxes cut by a tile. The name
+    in the config and the names of the weights stay RetinaNet's, so that detectron2 reads both.
+    """
     torch.manual_seed(cfg.SEED)
+    if cfg.INPUT.TILE.SIDE and cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.META_ARCHITECTURE = "IgnoringRetinaNet"
     model = build_model(cfg)
     if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
         # The focal loss sums tens of thousands of terms: too many for bfloat16's eight bits.
