@@ -82,7 +82,7 @@ def mappers() -> dict[str, Callable[[dict], dict]]:
     ours = training_augmentations(INPUT_SIDE, (1.0, 1.0), "horizontal")
     theirs = [T.ResizeShortestEdge(INPUT_SIDE, INPUT_SIDE), T.RandomFlip()]
     return {
-        "ours": DetectionMapper(ours, is_train=True),
+        "ours": DetectionMapper(ours),
         "detectron2": DatasetMapper(is_train=True, augmentations=theirs, image_format="RGB"),
     }
 

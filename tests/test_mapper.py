@@ -45,7 +45,7 @@ def marked_image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
 def test_boxes_follow_the_pixels_through_scale_flip_and_crop(marked_image, flip):
     record = record_of(marked_image, [[30, 20, 60, 35]])
-    mapper = DetectionMapper(training_augmentations(64, (0.5, 1.6), flip), is_train=True)
+    mapper = DetectionMapper(training_augmentations(64, (0.5, 1.6), flip))
     seen = set()
     for seed in range(25):
         np.random.seed(seed)
@@ -63,9 +63,7 @@ def test_boxes_follow_the_pixels_through_scale_flip_and_crop(marked_image, flip)
 
 
 def test_float_images_stay_float_and_8_bits_stay_8_bits(marked_image):
-    mapped = DetectionMapper(evaluation_augmentations(64), is_train=False)(
-        record_of(marked_image, [])
-    )
+    mapped = DetectionMapper(evaluation_augmentations(64))(record_of(marked_image, []))
     deep = read_image(str(marked_image)).dtype == np.float32
     assert mapped["image"].dtype == (torch.float32 if deep else torch.uint8)
     assert float(mapped["image"].max()) == pytest.approx(255, abs=0.01)
@@ -74,7 +72,7 @@ def test_float_images_stay_float_and_8_bits_stay_8_bits(marked_image):
 def test_a_window_reaches_the_network(marked_image):
     top = np.iinfo(cv2.imread(str(marked_image), cv2.IMREAD_UNCHANGED).dtype).max
     window = Intensity("window", -float(top), float(top))
-    mapper = DetectionMapper(evaluation_augmentations(90), is_train=False, intensity=window)
+    mapper = DetectionMapper(evaluation_augmentations(90), intensity=window)
     image = mapper(record_of(marked_image, []))["image"]
     assert set(np.round(np.unique(image.numpy()), 1)) == {127.5, 255.0}
 
@@ -84,13 +82,13 @@ def test_both_depths_are_resized_alike(tmp_path):
     images = []
     for name, stored in (("a.png", pixels), ("b.png", pixels.astype(np.uint16) * 257)):
         cv2.imwrite(str(tmp_path / name), stored)
-        mapper = DetectionMapper(evaluation_augmentations(33), is_train=False)
+        mapper = DetectionMapper(evaluation_augmentations(33))
         images.append(mapper(record_of(tmp_path / name, []))["image"].float())
     assert float((images[0] - images[1]).abs().max()) <= 0.51
 
 
 def test_evaluation_keeps_the_original_size_beside_the_resized_image(marked_image):
-    mapped = DetectionMapper(evaluation_augmentations(64), is_train=False)(
+    mapped = DetectionMapper(evaluation_augmentations(64))(
         record_of(marked_image, [[30, 20, 60, 35]])
     )
     assert mapped["image"].shape == (3, 43, 64)
@@ -105,7 +103,7 @@ def test_evaluation_keeps_the_original_size_beside_the_resized_image(marked_imag
 def test_equal_seeds_give_equal_results_and_the_record_stays(marked_image):
     record = record_of(marked_image, [[30, 20, 60, 35], [0, 0, 9, 9]])
     before = copy.deepcopy(record)
-    mapper = DetectionMapper(training_augmentations(48, (0.8, 1.25), "horizontal"), is_train=True)
+    mapper = DetectionMapper(training_augmentations(48, (0.8, 1.25), "horizontal"))
 
     def draw(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         np.random.seed(seed)
@@ -124,7 +122,7 @@ def test_boxes_that_a_crop_removes_are_removed(tmp_path):
     # Scaled by 1 and cropped to 50 x 50 at a random place: at most one of the two corners is seen.
     record = record_of(tmp_path / "a.png", [[0, 0, 20, 20], [180, 30, 200, 50]])
     crop = training_augmentations(50, (4.0, 4.0), "none")
-    mapper = DetectionMapper(crop, is_train=True)
+    mapper = DetectionMapper(crop)
     classes = set()
     for seed in range(40):
         np.random.seed(seed)
@@ -141,7 +139,7 @@ def test_empty_images_and_crowds_give_empty_instances(marked_image, iscrowd):
     record = record_of(marked_image, [[1, 1, 9, 9]] * iscrowd)
     for annotation in record["annotations"]:
         annotation["iscrowd"] = 1
-    mapper = DetectionMapper(training_augmentations(48, (0.8, 1.25), "none"), is_train=True)
+    mapper = DetectionMapper(training_augmentations(48, (0.8, 1.25), "none"))
     instances = mapper(record)["instances"]
     assert len(instances) == 0
     assert instances.gt_boxes.tensor.shape == (0, 4)
@@ -150,7 +148,7 @@ def test_empty_images_and_crowds_give_empty_instances(marked_image, iscrowd):
 
 def test_an_image_that_changed_since_loading_is_named(marked_image):
     record = record_of(marked_image, [], width=91)
-    mapper = DetectionMapper(evaluation_augmentations(48), is_train=False)
+    mapper = DetectionMapper(evaluation_augmentations(48))
     with pytest.raises(UserError, match=r"marked\.png has height and width \(60, 90\), but had"):
         mapper(record)
 
@@ -177,7 +175,7 @@ def test_masks_follow_the_pixels_like_their_boxes(marked_image, flip, as_polygon
     record = record_of(marked_image, [[30, 20, 60, 35]])
     record = with_mask(record, polygon if as_polygon else rle_of(rectangle_mask()))
     augmentations = training_augmentations(64, (0.5, 1.6), flip)
-    mapper = DetectionMapper(augmentations, is_train=True, with_masks=True)
+    mapper = DetectionMapper(augmentations, with_masks=True)
     for seed in range(10):
         np.random.seed(seed)
         mapped = mapper(record)
@@ -197,7 +195,7 @@ def test_a_mask_goes_with_its_box_when_a_crop_removes_it(tmp_path):
         mask[y0:y1, x0:x1] = 1
         annotation["segmentation"] = rle_of(mask)
     crop = training_augmentations(50, (4.0, 4.0), "none")
-    mapper = DetectionMapper(crop, is_train=True, with_masks=True)
+    mapper = DetectionMapper(crop, with_masks=True)
     for seed in range(20):
         np.random.seed(seed)
         instances = mapper(record)["instances"]
@@ -215,6 +213,6 @@ def test_masks_that_are_missing_or_of_another_image_are_named(marked_image, segm
     record = record_of(marked_image, [[30, 20, 60, 35]])
     if segmentation:
         record = with_mask(record, rle_of(np.ones(segmentation, np.uint8)))
-    mapper = DetectionMapper(evaluation_augmentations(64), is_train=True, with_masks=True)
+    mapper = DetectionMapper(evaluation_augmentations(64), with_masks=True)
     with pytest.raises(UserError, match=rf"marked\.png has .*{message}"):
         mapper(record)

@@ -112,7 +112,7 @@ def test_a_sound_step_has_no_fault(sample_data, tmp_path):
 
 def data_of(trainer: Trainer, index: int) -> dict:
     """Return an image as the loader gives it."""
-    return build_mapper(trainer.cfg, is_train=True)(trainer.data.train[index])
+    return build_mapper(trainer.cfg)(trainer.data.train[index])
 
 
 def check_two_ranks(place: str, folder: Path) -> float:

@@ -6,19 +6,29 @@ data sets, once; every entry point starts from one of them.
 
 from __future__ import annotations
 
+import importlib
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["__version__", "add_ulga_config", "get_cfg"]
+__all__ = ["Detections", "Predictor", "__version__", "add_ulga_config", "get_cfg"]
+
+# Public names that take a moment to import, and where they are.
+_LAZY = {"Detections": ".inference.detections", "Predictor": ".inference.predictor"}
 
 # What detectron2 and fvcore make torch say at each start; nothing a user of ours can act on.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 warnings.filterwarnings("ignore", "torch.meshgrid: in an upcoming release", UserWarning)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)
 
 
 def get_cfg() -> CfgNode:

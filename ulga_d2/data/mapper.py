@@ -53,8 +53,7 @@ class DetectionMapper:
 
     Args:
         augmentations: applied in order.
-        is_train: also return the boxes as `instances`.
-        with_masks: and with them each box's mask, which every annotation must then have.
+        with_masks: give each box's mask, too, which every annotation must then have.
         intensity: which stored values become black and white.
         min_visible: a box is a target where at least this share of its area is visible; else what
             is visible of it is kept with class `IGNORED`. None: boxes of which too little is
@@ -65,13 +64,11 @@ class DetectionMapper:
         self,
         augmentations: list[T.Augmentation],
         *,
-        is_train: bool,
         with_masks: bool = False,
         intensity: Intensity = FULL_RANGE,
         min_visible: float | None = None,
     ) -> None:
         self.augmentations = T.AugmentationList(augmentations)
-        self.is_train = is_train
         self.with_masks = with_masks
         self.intensity = intensity
         self.min_visible = min_visible
@@ -81,19 +78,14 @@ class DetectionMapper:
 
         Returns:
             `image` (3, H, W) RGB, uint8 or float32 in 0..255; `instances` with `gt_boxes`,
-            `gt_classes` and, if asked for, `gt_masks` in training; and the record's `file_name`,
+            `gt_classes` and, if asked for, `gt_masks`; and the record's `file_name`,
             `image_id`, and original `height` and `width`, and the `tile`, if any.
 
         Raises:
             UserError: the image cannot be read, its size is not the record's, or a mask is missing.
         """
         image = read_image(record["file_name"], self.intensity)
-        if image.shape[:2] != (record["height"], record["width"]):
-            raise UserError(
-                f"image {record['file_name']} has height and width {image.shape[:2]}, but had "
-                f"{(record['height'], record['width'])} when the data set was loaded; do not "
-                "change the data during a run"
-            )
+        check_size(image, record)
         x0, y0, x1, y1 = record.get("tile", (0, 0, record["width"], record["height"]))
         augmented = T.AugInput(image[y0:y1, x0:x1])
         transforms = self.augmentations(augmented)
@@ -101,8 +93,7 @@ class DetectionMapper:
         keys = ("file_name", "image_id", "height", "width", "tile")
         mapped = {key: record[key] for key in keys if key in record}
         mapped["image"] = torch.from_numpy(image)
-        if self.is_train:
-            mapped["instances"] = self._instances(record, (x0, y0), transforms, image.shape[1:])
+        mapped["instances"] = self._instances(record, (x0, y0), transforms, image.shape[1:])
         return mapped
 
     def _instances(
@@ -139,6 +130,20 @@ class DetectionMapper:
         instances.gt_boxes = Boxes(torch.from_numpy(clipped[keep].astype(np.float32)))
         instances.gt_classes = torch.from_numpy(classes[keep])
         return instances
+
+
+def check_size(image: np.ndarray, record: dict) -> None:
+    """Refuse an image that has changed since its record was made.
+
+    Raises:
+        UserError: its size is not the record's.
+    """
+    if image.shape[:2] != (record["height"], record["width"]):
+        raise UserError(
+            f"image {record['file_name']} has height and width {image.shape[:2]}, but had "
+            f"{(record['height'], record['width'])} when the data set was loaded; do not "
+            "change the data during a run"
+        )
 
 
 def _mask(annotation: dict, record: dict) -> np.ndarray:

@@ -214,7 +214,7 @@ def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, 
 
     model = build_seeded_model(cfg)
     load_weights(model, {"model": evaluated_weights(state)}, "the checkpoint to evaluate")
-    return evaluate(cfg, model, data)
+    return evaluate(cfg, model, data, state["iteration"])
 
 
 def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:

@@ -10,9 +10,9 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from ..data.mapper import DetectionMapper, test_augmentations, training_augmentations
+from ..data.mapper import DetectionMapper, training_augmentations
 from ..errors import UserError
-from ..inference.preprocess import build_intensity
+from ..inference.preprocess import TestMapper, build_intensity, build_preprocessing
 from .sampler import PositionDataset, PositionSampler, TilePositionDataset
 from .signals import outlive_first_signal
 
@@ -22,17 +22,10 @@ if TYPE_CHECKING:
     from .datasets import RunData
 
 
-def build_mapper(cfg: CfgNode, *, is_train: bool) -> Callable[[dict], dict | UserError]:
-    """Build the mapper with the augmentations and intensities that the INPUT keys describe."""
-    if is_train:
-        augmentations = training_augmentations(
-            cfg.INPUT.SQUARE_SIZE, cfg.INPUT.SCALE_RANGE, cfg.INPUT.RANDOM_FLIP
-        )
-    else:
-        augmentations = test_augmentations(cfg.INPUT.SQUARE_SIZE)
+def build_mapper(cfg: CfgNode) -> Callable[[dict], dict | UserError]:
+    """Build the mapper of training that the INPUT keys describe."""
     mapper = DetectionMapper(
-        augmentations,
-        is_train=is_train,
+        training_augmentations(cfg.INPUT.SQUARE_SIZE, cfg.INPUT.SCALE_RANGE, cfg.INPUT.RANDOM_FLIP),
         with_masks=cfg.MODEL.MASK_ON,
         intensity=build_intensity(cfg),
         min_visible=cfg.INPUT.TILE.MIN_VISIBLE if cfg.INPUT.TILE.SIDE else None,
@@ -50,7 +43,7 @@ def build_train_loader(cfg: CfgNode, data: RunData, start_iter: int) -> Iterator
         start_iter=start_iter,
         max_iter=cfg.SOLVER.MAX_ITER,
     )
-    mapper = build_mapper(cfg, is_train=True)
+    mapper = build_mapper(cfg)
     if data.tiles:
         dataset = TilePositionDataset(data.tiles, mapper, cfg.SEED)
     else:
@@ -67,13 +60,18 @@ def build_train_loader(cfg: CfgNode, data: RunData, start_iter: int) -> Iterator
     )
 
 
+def images_per_batch(cfg: CfgNode) -> int:
+    """Return how many images a rank evaluates together."""
+    return max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size())
+
+
 class TestLoader:
     """This rank's part of a test set, in order, in batches; can be read more than once."""
 
     def __init__(self, cfg: CfgNode, records: list[dict]) -> None:
         self._loader = DataLoader(
-            MapDataset(records, build_mapper(cfg, is_train=False)),
-            batch_size=max(1, cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()),
+            MapDataset(records, TestMapper(build_preprocessing(cfg))),
+            batch_size=images_per_batch(cfg),
             sampler=InferenceSampler(len(records)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             collate_fn=list,

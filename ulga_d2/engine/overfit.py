@@ -66,7 +66,6 @@ def read_batch(cfg: CfgNode, records: Sequence[dict], num_images: int) -> list[d
         )
     mapper = DetectionMapper(
         test_augmentations(cfg.INPUT.SQUARE_SIZE),
-        is_train=True,
         with_masks=cfg.MODEL.MASK_ON,
         intensity=build_intensity(cfg),
     )

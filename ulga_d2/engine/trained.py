@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from ..config import resolve_classes
-from ..data.image import image_size
 from ..errors import UserError
 from ..inference.device import resolve_device
 from ..inference.model import build_seeded_model
+from ..inference.preprocess import Preprocessing, build_preprocessing
 from ..weights.checkpoint import evaluated_weights, load_checkpoint, load_weights
 from .launch import read_config
-from .loader import build_mapper
 
 
 class Trained(NamedTuple):
@@ -52,8 +52,8 @@ def open_trained(
         UserError: a file that is missing or damaged, or weights of another config's model.
     """
     cfg = read_config(argparse.Namespace(config_file=config, opts=list(options), eval_only=True))
-    mapper = build_mapper(cfg, is_train=False)
-    inputs = tuple(_read(mapper, path) for path in images)  # before what takes longer
+    preprocessing = replace(build_preprocessing(cfg), tiling=None, augmentation=None)
+    inputs = tuple(_read(preprocessing, path) for path in images)  # before what takes longer
     state = load_checkpoint(weights)
     resolve_device(cfg)
     cfg.SOLVER.AMP.ENABLED = False
@@ -65,12 +65,8 @@ def open_trained(
     return Trained(name, weights, tuple(state["class_names"]), model, inputs)
 
 
-def _read(mapper: Callable[[dict], dict | UserError], path: str) -> Tensor:
+def _read(preprocessing: Preprocessing, path: str) -> Tensor:
     if "://" not in path and not Path(path).is_file():
         raise UserError(f"image {path} does not exist; check its path")
-    height, width = image_size(path)
-    record = {"file_name": path, "image_id": path, "height": height, "width": width}
-    mapped = mapper(record)
-    if isinstance(mapped, UserError):
-        raise mapped
-    return mapped["image"]
+    (view,) = preprocessing.views(preprocessing.read(path))
+    return view.image

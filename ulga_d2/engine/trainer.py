@@ -184,7 +184,7 @@ class Trainer(TrainerBase):
         with self._signals.at_once(save_and_leave):
             if self._stop:
                 save_and_leave(self._stop)
-            self.results = evaluate(self.cfg, model, self.data)
+            self.results = evaluate(self.cfg, model, self.data, state["iteration"])
         self.model.train()
         return self.results
 

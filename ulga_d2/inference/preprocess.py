@@ -12,6 +12,7 @@ import torch
 from ..data.augmentation import SmoothResize, channels_first, resize_longest_side
 from ..data.image import read_image
 from ..data.intensity import FULL_RANGE, KINDS, Intensity
+from ..data.mapper import check_size
 from ..data.tiles import tile_grid
 from ..errors import UserError
 from .views import Region, View
@@ -108,6 +109,33 @@ class Preprocessing:
         ratio = max(height, width) / min(height, width)
         longest = [min(size * ratio, most) for size in self.augmentation.min_sizes]
         return [resize_longest_side(height, width, side) for side in dict.fromkeys(longest)]
+
+
+class TestMapper:
+    """Read a record's image and cut it into the views that the network is shown.
+
+    Args:
+        preprocessing: how.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+
+    def __call__(self, record: dict) -> dict | UserError:
+        """Map one record.
+
+        Returns:
+            "views", and the record's "file_name", "image_id", "height" and "width"; or, so that it
+            crosses a worker's border as one message, the `UserError` of an image that cannot be
+            read or has another size than the record says.
+        """
+        try:
+            image = self.preprocessing.read(record["file_name"])
+            check_size(image, record)
+        except UserError as error:
+            return error
+        keys = ("file_name", "image_id", "height", "width")
+        return {key: record[key] for key in keys} | {"views": self.preprocessing.views(image)}
 
 
 def build_preprocessing(cfg: CfgNode) -> Preprocessing:
