@@ -14,6 +14,7 @@ from ulga_d2 import get_cfg
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.config import merge_config
 from ulga_d2.errors import UserError
+from ulga_d2.layers import deformable_attention
 from ulga_d2.layers.block import Block
 
 VARIANTS = {
@@ -127,6 +128,24 @@ def test_a_compiled_backbone_is_one_graph_with_the_same_numbers(kind, name):
     with torch.no_grad():
         expected = model.bottom_up(image)
         assert all(torch.equal(v, expected[stage]) for stage, v in compiled(image).items())
+
+
+@every_backbone
+def test_an_exported_backbone_takes_batches_of_any_size(kind, monkeypatch):
+    # Few logits a step, so that steps of DAT++ would differ between batches.
+    monkeypatch.setattr(deformable_attention, "CPU_STEP", 2**12)
+    model = backbone(tiny(["acp", "cat"], kind=kind)).bottom_up.eval()
+    sizes = ({0: torch.export.Dim("batch")},)
+    with torch.inference_mode():
+        example = (torch.randn(2, 3, 50, 70),)
+        exported = torch.export.export(model, example, dynamic_shapes=sizes, strict=False).module()
+        for batch in (1, 2, 5):
+            image = torch.randn(batch, 3, 50, 70)
+            expected = model(image)
+            found = exported(image)
+            assert found.keys() == expected.keys()
+            for stage, value in found.items():
+                assert (value - expected[stage]).abs().max() <= 1e-5, stage
 
 
 @every_backbone

@@ -206,18 +206,33 @@ def untyped(function: ast.FunctionDef) -> Iterator[str]:
         yield "return"
 
 
-def test_no_file_names_a_place_of_one_machine():
-    pattern = re.compile(r"""["' (=](/home/|/Users/|/root/|/work/|/tmp/\w|C:\\)""")
+def text_files() -> list[Path]:
+    """Return the project's code, configs and documents, without this file."""
     suffixes = {".py", ".yaml", ".yml", ".toml", ".md", ".cff", ".txt"}
     folders = ("ulga_d2", "configs", "docs", "tests", "benchmarks", ".github", ".ci")
-    files = [p for p in ROOT.iterdir() if p.is_file()]
-    files += [p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()]
+    files = [ROOT / "datasets" / "README.md", *ROOT.iterdir()]
+    files += [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    return [p for p in files if p.is_file() and p.suffix in suffixes and p != Path(__file__)]
+
+
+def test_no_file_names_a_place_of_one_machine():
+    pattern = re.compile(r"""["' (=](/home/|/Users/|/root/|/work/|/tmp/\w|C:\\)""")
     bad = [
         f"{name_of(path)}:{number}: {line.strip()}"
-        for path in files
-        if path.suffix in suffixes and path != Path(__file__)
+        for path in text_files()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if pattern.search(line)
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def test_no_file_calls_the_paper_or_its_data_not_public():
+    """They are on arXiv or announced; what is true is that this project did not have them."""
+    pattern = re.compile(r"(?i)not public\b|no public layout|\b(it|this set) is public\b")
+    bad = [
+        f"{name_of(path)}: {match.group()}"
+        for path in text_files()
+        for match in pattern.finditer(re.sub(r"[\s#]+", " ", path.read_text(encoding="utf-8")))
     ]
     assert not bad, "\n".join(bad)
 

@@ -47,7 +47,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
     ulga.ACP.POOL_STRIDE = 2
 
     ulga.CAT = _node()
-    # Number K of concept tokens (the paper varies it and gives no value; ours).
+    # Number K of concept tokens (ours; the paper varies it, by values unknown to us).
     ulga.CAT.NUM_CONCEPTS = 16
     # Width of a concept token as a share of the channels, in (0, 1] (ours).
     ulga.CAT.CONCEPT_RATIO = 1.0

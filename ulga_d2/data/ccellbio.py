@@ -1,8 +1,10 @@
-"""CCellBio (clusters of chimeric tumour cells), in a layout that is ours.
+"""CCellBio (cancerous tumors, chimeric cell clusters), in a layout that is ours.
 
-The paper names the data set, but no layout, class list, count or licence of it is public. So this
-reader is a guess: images by split and one COCO file a split, with any class names. A Pascal VOC
-tree in the same folder is read too, which is how the blood cells of BCCD can stand in.
+The paper introduces this set, and a published summary calls it a cancer-tumor set for concealed
+object detection. Its authors announce its release, but its files, layout and class list were not
+available to this project. This reader is therefore a guess: images by split and one COCO file a
+split, with any class names. A Pascal VOC tree in the same folder is read too, so that the blood
+cells of BCCD can stand in. Corrections are welcome.
 """
 
 from __future__ import annotations

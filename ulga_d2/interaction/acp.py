@@ -16,8 +16,10 @@ class AggressiveConvPooling(nn.Module):
         Z   = x + sum_l gate_l * Up(Y_l)              bilinear, back to H x W
 
     Source: arXiv:2412.18778 for the idea (depthwise convolution with iterated max-pooling, two
-    rounds usually best). Ours, since the paper's equations are not public: the residual cell
-    (after GCViT's token generator, arXiv:2206.09959), the gated sum over rounds, all sizes.
+    rounds usually best). Written from the paper's abstract and published summaries, without access
+    to its full text; the authors' module may differ in detail, and corrections are welcome. Ours:
+    the residual cell (after GCViT's token generator, arXiv:2206.09959), the gated sum over rounds,
+    all sizes.
 
     Args:
         dim: channels C of the tokens.

@@ -50,8 +50,9 @@ class ConceptualAttentionTransformation(nn.Module):
     ever made.
 
     Source: arXiv:2412.18778 for the idea (concept tokens, "backward flow" by attention maps, a new
-    projection). Ours, since the paper's equations are not public: everything else, after the
-    tokenizer and projector of Visual Transformers (arXiv:2006.03677).
+    projection). Written from the paper's abstract and published summaries, without access to its
+    full text; the authors' module may differ in detail, and corrections are welcome. Ours:
+    everything else, after the tokenizer and projector of Visual Transformers (arXiv:2006.03677).
 
     Args:
         dim: channels C of the tokens.

@@ -39,8 +39,8 @@ class EnhancedInteraction(_TwoParts):
     part meets its own columns of W, and g's columns meet the K concept values before these are
     spread over the map. A part left out is simply absent.
 
-    Source: the order and the "new projection" are arXiv:2412.18778's; the residual form and the
-    kept length are ours.
+    Source: the order and the "new projection" are arXiv:2412.18778's, as its abstract and published
+    summaries describe them; the residual form and the kept length are ours.
 
     Args:
         dim: channels C of the tokens.
@@ -75,7 +75,7 @@ class EnhancedInteraction(_TwoParts):
             update = torch.addmm(update, z.flatten(0, 2), to_z.t())
         if concepts is not None:
             values = linear(concepts.values, to_g)  # (B, K, C)
-            update = update.view(len(x), -1, x.shape[-1])  # (B, N, C)
+            update = update.view(x.shape[0], -1, x.shape[-1])  # (B, N, C)
             update = torch.baddbmm(update, concepts.backward_map, values)
         return _with_length_of(x, x + update.view_as(x))
 

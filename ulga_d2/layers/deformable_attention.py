@@ -134,13 +134,17 @@ class DeformableAttention(nn.Module):
 def rows_at_once(query: Tensor, logits_each: int) -> int:
     """Return how many rows of a map (B, H, W, C) attend in one step, 1 to H.
 
+    A traced model takes the steps of one image, whatever the batch, so that one trace serves
+    batches of any size.
+
     Args:
         query: the map.
         logits_each: logits of one query.
     """
     if query.device.type != "cpu":
         return query.shape[1]
-    in_row = query.shape[0] * query.shape[2] * logits_each
+    batch = 1 if torch.compiler.is_compiling() else query.shape[0]
+    in_row = batch * query.shape[2] * logits_each
     return min(max(CPU_STEP // in_row, 1), query.shape[1])
 
 
