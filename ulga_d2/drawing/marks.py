@@ -194,9 +194,10 @@ def _lines(
 def _label_places(
     canvas: np.ndarray, text: str, box: np.ndarray, scale: float, *, only_near: bool
 ) -> np.ndarray:
-    """Return places for a label on the canvas, (P, 4): at the box's left or right side ...
+    """Return places for a label on the canvas, (P, 4) XYXY.
 
-    ... and above it, below it, or, `only_near`, along its inner edges, else at any height.
+    They begin at the box's left side or end at its right side. They lie above the box, below it,
+    and either along its inner edges (`only_near`) or at any other height.
     """
     height, width = canvas.shape[:2]
     label_width = text_width(text, scale) + 2 * round(LABEL_PAD * scale)
