@@ -17,6 +17,7 @@ from ..drawing.marks import (
     Mark,
     class_color,
     draw_marks,
+    draw_outline,
     put_text,
     shorten,
     text_width,
@@ -110,20 +111,8 @@ def _draw(
     for item in record["annotations"]:
         name, color = class_names[item["category_id"]], class_color(item["category_id"])
         if "segmentation" in item:
-            _draw_outline(canvas, item["segmentation"], color, corner, scale)
+            mask = np.ascontiguousarray(run_lengths.decode(item["segmentation"]))
+            draw_outline(canvas, mask, color, corner, scale)
         box = (np.array(item["bbox"]).reshape(2, 2) * scale + corner).ravel()
         marks.append(Mark(box, name + " (group)" * bool(item["iscrowd"]), color))
     return draw_marks(canvas, marks, dashed=False)
-
-
-def _draw_outline(
-    canvas: np.ndarray,
-    segmentation: dict,
-    color: tuple[int, int, int],
-    corner: np.ndarray,
-    scale: np.ndarray,
-) -> None:
-    mask = np.ascontiguousarray(run_lengths.decode(segmentation))
-    for outline in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
-        points = np.rint((outline + 0.5) * scale + corner).astype(np.int32)
-        cv2.polylines(canvas, [points], True, color, 1, cv2.LINE_AA)

@@ -1,4 +1,8 @@
-"""Boxes and words drawn with OpenCV on small RGB images so that they stay legible."""
+"""Boxes, outlines and text drawn with OpenCV on RGB images so that they stay legible.
+
+`scale` multiplies the size of letters, `line` is the width of lines in pixels: both are 1 on small
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 
 Color = tuple[int, int, int]
 Point = tuple[int, int]
-Rectangle = tuple[float, float, float, float]  # x0, y0, x1, y1
+Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -28,6 +32,7 @@ PALETTE = [
 
 FONT, FONT_SCALE, FONT_THICKNESS = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1
 LINE_HEIGHT = 18
+LABEL_PAD = 3  # pixels of ground on both sides of a label's text
 DASH, GAP = 6, 4
 
 
@@ -36,26 +41,33 @@ def class_color(category_id: int) -> Color:
     return PALETTE[category_id % len(PALETTE)]
 
 
-def text_width(text: str) -> int:
+def text_width(text: str, scale: float = 1.0) -> int:
     """Return the width of a line of text in pixels."""
-    return cv2.getTextSize(text, FONT, FONT_SCALE, FONT_THICKNESS)[0][0]
+    return cv2.getTextSize(text, FONT, FONT_SCALE * scale, _thickness(scale))[0][0]
 
 
-def shorten(text: str, width: int) -> str:
+def shorten(text: str, width: int, scale: float = 1.0) -> str:
     """Cut letters out of the middle of a text until it fits into `width` pixels."""
-    if text_width(text) <= width:
+    if text_width(text, scale) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
         short = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
-        if text_width(short) <= width:
+        if text_width(short, scale) <= width:
             return short
     return ""
 
 
-def put_text(canvas: np.ndarray, text: str, x: int, y: int, color: Color) -> None:
-    """Write a line of text, in place, whose box of LINE_HEIGHT starts at the corner (x, y)."""
-    origin = (x, y + LINE_HEIGHT - 5)
-    cv2.putText(canvas, text, origin, FONT, FONT_SCALE, color, FONT_THICKNESS, cv2.LINE_AA)
+def put_text(
+    canvas: np.ndarray, text: str, x: int, y: int, color: Color, scale: float = 1.0
+) -> None:
+    """Write a line of text, in place; its box of LINE_HEIGHT * scale has the corner (x, y)."""
+    origin = (x, y + round((LINE_HEIGHT - 5) * scale))
+    size, thickness = FONT_SCALE * scale, _thickness(scale)
+    cv2.putText(canvas, text, origin, FONT, size, color, thickness, cv2.LINE_AA)
+
+
+def _thickness(scale: float) -> int:
+    return max(1, round(FONT_THICKNESS * scale))
 
 
 class Mark(NamedTuple):
@@ -66,25 +78,78 @@ class Mark(NamedTuple):
     color: Color
 
 
-def draw_marks(canvas: np.ndarray, marks: Sequence[Mark], *, dashed: bool) -> np.ndarray:
-    """Draw boxes, the first on top, then their labels, in place; return the canvas."""
+def draw_marks(
+    canvas: np.ndarray,
+    marks: Sequence[Mark],
+    *,
+    dashed: bool,
+    scale: float = 1.0,
+    line: int = 1,
+    max_cover: float | None = None,
+) -> np.ndarray:
+    """Draw boxes, the first on top, then their labels, in place; return the canvas.
+
+    Args:
+        canvas: (H, W, 3) RGB, uint8.
+        marks: the boxes with their labels.
+        dashed: draw the sides of the boxes with gaps.
+        scale: of the labels' letters.
+        line: width of the boxes' lines in pixels.
+        max_cover: None writes every label, if need be far from its box. A number is the largest
+            share of the canvas that labels may cover. Then labels stand at an edge of their boxes,
+            and a label is left out where it would cover another one or exceed that share.
+    """
     for mark in reversed(marks):
-        draw_box(canvas, mark.box, mark.color, dashed=dashed)
-    boxes = [tuple(mark.box.tolist()) for mark in marks]
+        draw_box(canvas, mark.box, mark.color, dashed=dashed, line=line)
+    boxes = np.array([mark.box for mark in marks], float).reshape(-1, 4)
     labels: list[Rectangle] = []
+    room = canvas.shape[0] * canvas.shape[1] * (1.0 if max_cover is None else max_cover)
     for mark in marks:
-        labels.append(_draw_label(canvas, mark, boxes, labels))
+        text = shorten(mark.label, canvas.shape[1] - 2 * round(LABEL_PAD * scale), scale)
+        places = _label_places(canvas, text, mark.box, scale, only_near=max_cover is not None)
+        place, is_free = _best_place(places, mark.box, boxes, labels, scale)
+        area = (place[2] - place[0]) * (place[3] - place[1])
+        if max_cover is not None and (not is_free or area > room):
+            continue
+        room -= area
+        labels.append(place)
+        _write_label(canvas, text, place, mark.color, scale)
     return canvas
 
 
-def draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, *, dashed: bool) -> None:
+def draw_box(
+    canvas: np.ndarray, box: np.ndarray, color: Color, *, dashed: bool, line: int = 1
+) -> None:
     """Draw a box (x0, y0, x1, y1), in place, on a dark line that sets it off from bright tissue."""
     x0, y0, x1, y1 = _inside(canvas, box)
     corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     sides = list(zip(corners, corners[1:] + corners[:1], strict=True))
     if dashed:
         sides = [dash for start, end in sides for dash in _dashes(start, end)]
-    _lines(canvas, sides, color)
+    _lines(canvas, sides, color, line)
+
+
+def draw_outline(
+    canvas: np.ndarray,
+    mask: np.ndarray,
+    color: Color,
+    corner: np.ndarray,
+    ratio: np.ndarray,
+    line: int = 1,
+) -> None:
+    """Draw the outline of a mask, in place.
+
+    Args:
+        canvas: (H, W, 3) RGB, uint8.
+        mask: (h, w) uint8, 0 outside the object.
+        color: of the line.
+        corner: (x, y) on the canvas where the mask begins.
+        ratio: (x, y) pixels of the canvas a pixel of the mask.
+        line: its width in pixels.
+    """
+    for outline in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
+        points = np.rint((outline + 0.5) * ratio + corner).astype(np.int32)
+        cv2.polylines(canvas, [points], True, color, line, cv2.LINE_AA)
 
 
 def draw_corners(canvas: np.ndarray, box: np.ndarray, color: Color) -> None:
@@ -117,37 +182,69 @@ def _dashes(start: Point, end: Point) -> list[tuple[Point, Point]]:
     ]
 
 
-def _lines(canvas: np.ndarray, lines: list[tuple[Point, Point]], color: Color) -> None:
-    for line_color, thickness in ((BLACK, 3), (color, 1)):
+def _lines(
+    canvas: np.ndarray, lines: list[tuple[Point, Point]], color: Color, width: int = 1
+) -> None:
+    edge = max(1, width // 3)
+    for line_color, thickness in ((BLACK, width + 2 * edge), (color, width)):
         for start, end in lines:
             cv2.line(canvas, start, end, line_color, thickness)
 
 
-def _draw_label(
-    canvas: np.ndarray, mark: Mark, boxes: Sequence[Rectangle], labels: Sequence[Rectangle]
-) -> Rectangle:
-    """Write a label near its box: never on a label while there is room, rarely on a box."""
+def _label_places(
+    canvas: np.ndarray, text: str, box: np.ndarray, scale: float, *, only_near: bool
+) -> np.ndarray:
+    """Return places for a label on the canvas, (P, 4) XYXY.
+
+    They begin at the box's left side or end at its right side. They lie above the box, below it,
+    and either along its inner edges (`only_near`) or at any other height.
+    """
     height, width = canvas.shape[:2]
-    text = shorten(mark.label, width - 6)
-    label_width = text_width(text) + 6
-    x0, y0, x1, y1 = mark.box
-    above, below = round(y0) - LINE_HEIGHT - 1, round(y1) + 2
-    left, right = (int(np.clip(x, 0, width - label_width)) for x in (x0, x1 - label_width))
+    label_width = text_width(text, scale) + 2 * round(LABEL_PAD * scale)
+    label_height = round(LINE_HEIGHT * scale)
+    x0, y0, x1, y1 = box
+    sides = [int(np.clip(x, 0, max(0, width - label_width))) for x in (x0, x1 - label_width)]
+    rows = [round(y0) - label_height - 1, round(y1) + 2]
+    if only_near:
+        rows += [round(y0) + 2, round(y1) - label_height - 1]
+    else:
+        rows += range(0, height, round(6 * scale))
+    rows = [y for y in rows if 0 <= y <= height - label_height] or [0]
+    y, x = np.repeat(rows, 2), np.tile(sides, len(rows))
+    return np.stack([x, y, x + label_width, y + label_height], axis=1)
 
-    def cost(place: Rectangle) -> float:
-        distance = min(abs(place[1] - above), abs(place[1] - below))
-        on_labels = sum(_overlap(place, label) for label in labels)
-        return distance + 40 * any(_overlap(place, box) for box in boxes) + 1000 * on_labels
 
-    rows = [y for y in (above, below, *range(0, height, 6)) if 0 <= y <= height - LINE_HEIGHT]
-    place = min(
-        ((x, y, x + label_width, y + LINE_HEIGHT) for y in rows for x in (left, right)), key=cost
-    )
-    patch = canvas[place[1] : place[3], place[0] : place[2]]
+def _best_place(
+    places: np.ndarray,
+    box: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[Rectangle],
+    scale: float,
+) -> tuple[Rectangle, bool]:
+    """Choose a label's place: never on a label while there is room, rarely on a box.
+
+    Returns:
+        the place, and whether it is on no other label.
+    """
+    above, below = round(box[1]) - (places[:, 3] - places[:, 1]) - 1, round(box[3]) + 2
+    distance = np.minimum(abs(places[:, 1] - above), abs(places[:, 1] - below)) / scale
+    on_labels = _overlaps(places, np.array(labels, float).reshape(-1, 4)).sum(axis=1)
+    cost = distance + 40 * _overlaps(places, boxes).any(axis=1) + 1000 * on_labels
+    best = int(cost.argmin())
+    return tuple(places[best].tolist()), not on_labels[best]
+
+
+def _overlaps(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return (P, N): whether rectangles (P, 4) and (N, 4) share more than an edge."""
+    a, b = places[:, None], others[None]
+    apart = (a[..., :2] >= b[..., 2:]) | (b[..., :2] >= a[..., 2:])
+    return ~apart.any(axis=2)
+
+
+def _write_label(
+    canvas: np.ndarray, text: str, place: Rectangle, color: Color, scale: float
+) -> None:
+    x0, y0, x1, y1 = place
+    patch = canvas[y0:y1, x0:x1]
     patch[:] = patch // 4
-    put_text(canvas, text, place[0] + 3, place[1], mark.color)
-    return place
-
-
-def _overlap(a: Rectangle, b: Rectangle) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    put_text(canvas, text, x0 + round(LABEL_PAD * scale), y0, color, scale)

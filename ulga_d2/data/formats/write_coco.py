@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pycocotools import mask as run_lengths
@@ -22,44 +22,57 @@ def write_coco(
         names: per `file_name` of a record, how the file names the image.
         class_names: by category_id.
     """
+    category_ids = range(1, len(class_names) + 1)
     numbered = list(enumerate(records, start=1))
     owned = [(number, item) for number, record in numbered for item in record["annotations"]]
     content = {
         "info": {},
         "licenses": [],
-        "images": [_image(key, record, names) for key, record in numbered],
+        "images": [
+            coco_image(key, names[record["file_name"]], record["height"], record["width"])
+            for key, record in numbered
+        ],
         "annotations": [
-            _annotation(key, number, item) for key, (number, item) in enumerate(owned, start=1)
+            coco_annotation(key, number, item, category_ids)
+            for key, (number, item) in enumerate(owned, start=1)
         ],
-        # A class is its own parent: no name can pass for a placeholder category then.
-        "categories": [
-            {"id": number, "name": name, "supercategory": name}
-            for number, name in enumerate(class_names, start=1)
-        ],
+        "categories": coco_categories(zip(category_ids, class_names, strict=True)),
     }
     json_file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _image(key: int, record: dict, names: Mapping[str, str]) -> dict:
-    return {
-        "id": key,
-        "file_name": names[record["file_name"]],
-        "width": record["width"],
-        "height": record["height"],
-    }
+def coco_image(key: int, file_name: str, height: int, width: int) -> dict:
+    """Return an entry of `images`."""
+    return {"id": key, "file_name": file_name, "width": width, "height": height}
 
 
-def _annotation(key: int, image: int, item: dict) -> dict:
+def coco_categories(categories: Iterable[tuple[int, str]]) -> list[dict]:
+    """Return the entries of `categories`, of an id and a name each."""
+    # A class is its own parent: no name can pass for a placeholder category then.
+    return [{"id": key, "name": name, "supercategory": name} for key, name in categories]
+
+
+def coco_annotation(key: int, image: int, item: dict, category_ids: Sequence[int]) -> dict:
+    """Return an entry of `annotations`.
+
+    Args:
+        key: its id, from 1.
+        image: id of its image.
+        item: the annotation of a record, XYXY; a `score` is kept.
+        category_ids: the file's category ids by the record's category_id.
+    """
     x0, y0, x1, y1 = item["bbox"]
     width, height = x1 - x0, y1 - y0
     annotation = {
         "id": key,
         "image_id": image,
-        "category_id": item["category_id"] + 1,
+        "category_id": category_ids[item["category_id"]],
         "bbox": [x0, y0, width, height],
         "area": width * height,
         "iscrowd": item["iscrowd"],
     }
+    if "score" in item:
+        annotation["score"] = item["score"]
     if "segmentation" in item:
         mask = item["segmentation"]
         annotation["area"] = float(run_lengths.area(mask))

@@ -30,20 +30,33 @@ def write_voc(
     for record in records:
         name = PurePosixPath(names[record["file_name"]])
         listed.append(name.with_suffix("").as_posix())
-        tree = ElementTree.ElementTree(_annotation(record, name, class_names))
-        ElementTree.indent(tree)
-        file = annotation_dir / name.with_suffix(".xml")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tree.write(file, encoding="utf-8")
+        write_voc_file(
+            annotation_dir / name.with_suffix(".xml"), record, name.as_posix(), class_names
+        )
     list_file.parent.mkdir(parents=True, exist_ok=True)
     list_file.write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
 
 
-def _annotation(
-    record: dict, name: PurePosixPath, class_names: Sequence[str]
-) -> ElementTree.Element:
+def write_voc_file(
+    annotation_file: Path, record: dict, name: str, class_names: Sequence[str]
+) -> None:
+    """Write the XML file of one image; see `write_voc`.
+
+    Args:
+        annotation_file: the file to write.
+        record: of the image; where an annotation has a `score`, its object gets an element `score`.
+        name: the image's path within the image folder.
+        class_names: by category_id.
+    """
+    tree = ElementTree.ElementTree(_annotation(record, name, class_names))
+    ElementTree.indent(tree)
+    annotation_file.parent.mkdir(parents=True, exist_ok=True)
+    tree.write(annotation_file, encoding="utf-8")
+
+
+def _annotation(record: dict, name: str, class_names: Sequence[str]) -> ElementTree.Element:
     root = ElementTree.Element("annotation")
-    _add(root, "filename", name.as_posix())
+    _add(root, "filename", name)
     size = ElementTree.SubElement(root, "size")
     for key, value in (("width", record["width"]), ("height", record["height"]), ("depth", 3)):
         _add(size, key, value)
@@ -52,6 +65,8 @@ def _annotation(
         _add(entry, "name", class_names[item["category_id"]])
         for key in ("truncated", "difficult"):
             _add(entry, key, 0)
+        if "score" in item:
+            _add(entry, "score", item["score"])
         x0, y0, x1, y1 = item["bbox"]
         box = ElementTree.SubElement(entry, "bndbox")
         corners = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}

@@ -20,10 +20,15 @@ def write_yolo(label_dir: Path, records: Sequence[dict], names: Mapping[str, str
         names: per `file_name` of a record, the image's path within the split's image folder.
     """
     for record in records:
-        label = label_dir / PurePosixPath(names[record["file_name"]]).with_suffix(".txt")
-        label.parent.mkdir(parents=True, exist_ok=True)
-        lines = (_line(item, record["width"], record["height"]) for item in record["annotations"])
-        label.write_text("".join(lines), encoding="utf-8")
+        name = PurePosixPath(names[record["file_name"]])
+        write_yolo_label(label_dir / name.with_suffix(".txt"), record)
+
+
+def write_yolo_label(label_file: Path, record: dict) -> None:
+    """Write the label file of one image; see `write_yolo`."""
+    label_file.parent.mkdir(parents=True, exist_ok=True)
+    lines = (_line(item, record["width"], record["height"]) for item in record["annotations"])
+    label_file.write_text("".join(lines), encoding="utf-8")
 
 
 def write_yolo_classes(
