@@ -26,6 +26,7 @@ COMMANDS = {
     "fit": "foretell a training's memory and time, and make it fit",
     "install-detectron2": "put detectron2 into this Python from a hash-checked wheel",
     "overfit": "self-test of a config: one batch, learnt by heart in a minute or two",
+    "predict": "detect objects on new images, and write boxes and pictures",
     "report": "write a run's report.html: figures, curves and a gallery, in one file",
     "runs": "put several runs side by side: mean and spread over seeds, learning curves",
     "sample": "write a synthetic data set in a real one's layout",

@@ -97,7 +97,7 @@ def load_model(
     resolve_classes(cfg, names)
     model = _build(cfg, path)
     load_weights(model, {"model": evaluated_weights(state)}, path)
-    ids = tuple(cfg.DATASETS.CATEGORY_IDS)
+    ids = tuple(cfg.DATASETS.get("CATEGORY_IDS", []))
     return LoadedModel(
         source=str(source),
         cfg=cfg,

@@ -1,0 +1,226 @@
+"""`ulga predict`: detections of a trained detector on new images, in the formats of many tools."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..inference.batch import Job, Totals
+    from ..inference.predictor import Prediction, Predictor
+
+FORMATS = "images json csv yolo voc coco label-studio"
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this subcommand's arguments."""
+    parser = subparsers.add_parser(
+        "predict",
+        description="Detect objects on new images. MODEL is a run folder, a checkpoint (.pth), "
+        "shared weights (.safetensors) or zoo://NAME. INPUT is a file, a folder, a quoted pattern "
+        "such as 'scans/**/*.dcm', a list (.txt, a path a line), or - for paths on standard input. "
+        "A file of several frames (DICOM, TIFF, video) gives a result a frame, NAME#0003.",
+        epilog="example: ulga predict output/brain_tumor_swin_ulga_nano scans/ --out found "
+        "--score 0.5 --save images json yolo",
+    )
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a trained detector")
+    parser.add_argument("inputs", metavar="INPUT", nargs="*", help="images")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder")
+    parser.add_argument(
+        "--save", nargs="+", default=["images", "json"], metavar="FORMAT",
+        help=f"what to write (default: images json): {FORMATS}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--score", help="lowest score, or best-f1 for the run's threshold (default: the model's)"
+    )
+    parser.add_argument("--max-detections", type=int, help="of an image (default: the model's)")
+    parser.add_argument("--tile", type=int, help="cut large images into tiles of so many pixels")
+    parser.add_argument("--overlap", type=float, help="share that neighboring tiles have in common")
+    parser.add_argument(
+        "--tile-whole", action="store_true", help="beside tiles, show the whole image, too"
+    )
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation (TEST.AUG keys)")
+    parser.add_argument("--half", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--batch", type=int, default=8, help="images in a batch (default: 8)")
+    parser.add_argument("--workers", type=int, default=2, help="threads that read images")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--every", type=int, default=1, help="of a video, every Nth frame")
+    parser.add_argument("--recursive", action="store_true", help="take folders in folders, too")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted prediction")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier prediction")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first image that cannot be read"
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="predict part I of N (from 1), to be joined by --merge"
+    )
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, metavar="DIR", help="join the parts in these folders"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, or join what shards have predicted; return 1 if an image was skipped."""
+    from ..inference.batch import in_words, join_parts, prepare_output
+
+    _check(args)
+    start = time.perf_counter()
+    if args.merge:
+        if args.out.resolve() not in [folder.resolve() for folder in args.merge]:
+            prepare_output(args.out, overwrite=args.overwrite)
+        totals = join_parts(args.out, args.merge)
+    else:
+        totals = _predict(args)
+        if totals is None:
+            return 0
+    seconds = 0 if args.merge else time.perf_counter() - start
+    print(in_words(totals, seconds, args.out))
+    return 1 if totals.skipped else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    from ..inference.batch import KINDS
+
+    unknown = [kind for kind in args.save if kind not in KINDS]
+    if unknown:
+        raise UserError(f"--save {' '.join(unknown)}: there are {' '.join(KINDS)}")
+    if args.merge and args.model:
+        raise UserError("--merge takes folders alone; the model and the images are in their parts")
+    if not args.merge and not (args.model and args.inputs):
+        raise UserError("give MODEL and at least one INPUT; see ulga predict --help")
+    if args.resume and args.overwrite:
+        raise UserError("--resume continues an output and --overwrite replaces it; give one")
+    if args.every < 1:
+        raise UserError(f"--every is {args.every}; give 1 or more")
+
+
+def _predict(args: argparse.Namespace) -> Totals | None:
+    """Predict this process's shard; return the totals, or None where another process joins."""
+    from ..inference.batch import Job, finished, join_parts, make_header, prepare_output, run_shard
+    from ..inference.files import find_files, printable
+
+    ranks = _Ranks()
+    shard = _shard(args) or ranks.shard
+    found = find_files(args.inputs, recursive=args.recursive)
+    for name, reason in found.skipped:
+        print(f"skipped: {printable(name)}: {printable(reason)}", file=sys.stderr)
+    if found.skipped and args.strict:
+        raise UserError(f"--strict: {printable(found.skipped[0][0])} cannot be read")
+    if found.others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.others.most_common(8))
+        print(f"files that are no images: {kinds}", file=sys.stderr)
+    predictor = _open(args, ranks.device)
+    if ranks.is_first:
+        prepare_output(args.out, shard, resume=args.resume, overwrite=args.overwrite)
+    ranks.wait()
+    job = Job(
+        found.files,
+        args.out,
+        tuple(dict.fromkeys(args.save)),
+        shard,
+        args.every,
+        args.strict,
+        found.skipped,
+    )
+    totals = finished(args.out, make_header(predictor, job)) if args.resume else None
+    if totals is not None:
+        print("--resume: the prediction was complete", file=sys.stderr)
+        return totals
+    _run_with_progress(run_shard, predictor, job)
+    ranks.wait()
+    if _shard(args):
+        print(f"part {args.shard} is complete; join all parts with ulga predict --merge DIR...")
+        return None
+    return join_parts(args.out, [args.out]) if ranks.is_first else None
+
+
+def _open(args: argparse.Namespace, device: str | None) -> Predictor:
+    from ..inference.predictor import Predictor
+
+    return Predictor(
+        args.model,
+        device=device if device and args.device == "auto" else args.device,
+        batch_size=args.batch,
+        score=_score(args.score),
+        max_detections=args.max_detections,
+        half_precision=args.half,
+        tile=args.tile,
+        overlap=args.overlap,
+        tile_whole=args.tile_whole,
+        tta=args.tta or None,
+        workers=args.workers,
+    )
+
+
+def _score(text: str | None) -> Any:
+    if text in (None, "best-f1", "best_f1"):
+        return text and "best_f1"
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"--score is {text}; give 0 to 1, or best-f1") from None
+
+
+def _shard(args: argparse.Namespace) -> tuple[int, int] | None:
+    if not args.shard:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", args.shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--shard is {args.shard}; give I/N, from 1/N to N/N")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _run_with_progress(run_shard: Any, predictor: Predictor, job: Job) -> None:
+    from tqdm import tqdm
+
+    from ..inference.files import printable
+
+    number, count = job.shard
+    size = predictor.images_per_batch
+    own = [file for at, file in enumerate(job.files) if at // size % count == number]
+    seen: set[int] = set()
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(total=len(own), unit="image", mininterval=interval, file=sys.stderr) as bar:
+
+        def report(prediction: Prediction) -> None:
+            if prediction.number not in seen:  # frames of one file count once
+                seen.add(prediction.number)
+                bar.update()
+            if prediction.detections is None:
+                bar.write(f"skipped: {printable(prediction.fault)}", file=sys.stderr)
+
+        run_shard(predictor, job, report)
+
+
+class _Ranks:
+    """The processes of torchrun, if it has started this one; each takes a shard."""
+
+    def __init__(self) -> None:
+        rank, size = (int(os.environ.get(name, default)) for name, default in
+                      (("RANK", 0), ("WORLD_SIZE", 1)))  # fmt: skip
+        self.shard = rank, size
+        self.is_first = rank == 0
+        self.device = None
+        if size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        if torch.cuda.is_available():
+            self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.shard[1] > 1:
+            import torch.distributed as dist
+
+            dist.barrier()

@@ -1,0 +1,464 @@
+"""Predict on many files: parts that survive a kill, shards, and the joining of what they wrote.
+
+A part is a file of JSON lines in `OUT/.predict`: a header, a line an image, and a line after each
+block of files. A block is what goes through the network together, so detections do not depend on
+how the files were shared out or how often the work was interrupted. When all parts are complete,
+they are joined in the order of the files, and the output's files are written from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from ..drawing.detections import contact_cell, contact_sheet
+from ..drawing.grid import png
+from ..errors import UserError
+from ..evaluation.atomic import write_atomically
+from ..version import __version__
+from .detections import Category, Detections
+from .files import InputFile, printable
+from .inputs import frame_name
+from .predictor import Prediction, Predictor
+from .writers import WRITERS, Output, OutputNames, open_writers, save_annotated
+
+STATE_FOLDER = ".predict"
+COMPLETE = "complete.json"
+CELLS = "cells"
+IMAGES = "images"
+CONTACT_SHEET = "contact_sheet.png"
+MAX_CELLS = 24
+KINDS = (IMAGES, *WRITERS)
+END_OF_BLOCK = b'{"block": true}\n'
+END_OF_PART = b'{"complete": true}\n'
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be predicted, and written where.
+
+    Attributes:
+        files: of all shards.
+        out: the output folder.
+        kinds: of files to write, from `KINDS`.
+        shard: (number from 0, count).
+        every: of a video, every so many-th frame.
+        strict: stop at the first image that cannot be read.
+        skipped: (name, reason) of what was pointed at and is no file to read.
+    """
+
+    files: Sequence[InputFile]
+    out: Path
+    kinds: Sequence[str]
+    shard: tuple[int, int] = (0, 1)
+    every: int = 1
+    strict: bool = False
+    skipped: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What came out.
+
+    Attributes:
+        images: with detections or without.
+        detections: on all of them.
+        skipped: (name, reason) of images that could not be read.
+    """
+
+    images: int
+    detections: int
+    skipped: tuple[tuple[str, str], ...]
+
+
+def describe(predictor: Predictor) -> dict[str, Any]:
+    """Return the settings that change boxes, for the header of the output."""
+    cfg, preprocessing, options = predictor.loaded.cfg, predictor.preprocessing, predictor.options
+    tiling = preprocessing.tiling
+    return {
+        "ulga_d2": __version__,
+        "model_sha256": predictor.loaded.sha256,
+        "score_threshold": predictor.score_threshold,
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "square_size": preprocessing.square_size,
+        "intensity": [cfg.INPUT.INTENSITY, *cfg.INPUT.INTENSITY_RANGE],
+        "tile": None
+        if tiling is None
+        else {"side": tiling.side, "overlap": tiling.overlap, "with_whole": tiling.with_whole},
+        "test_time_augmentation": preprocessing.augmentation is not None,
+        "half_precision": options.half_precision,
+    }
+
+
+def prepare_output(
+    out: Path, shard: tuple[int, int] = (0, 1), *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Make the output folder, or refuse one whose content is in the way.
+
+    The shards of one job may share a folder; each of them answers for its own part.
+
+    Raises:
+        UserError: it cannot be written; it holds other files, or an earlier output that is neither
+            resumed nor overwritten.
+    """
+    state, own = out / STATE_FOLDER, _part_path(out, shard)
+    try:
+        if out.is_dir() and any(out.iterdir()):
+            if not state.is_dir():
+                raise UserError(f"--out {out} holds other files; name a new folder")
+            is_taken = shard[1] == 1 or own.exists() or (state / COMPLETE).exists()
+            if overwrite and shard[1] == 1:
+                _remove_output(out)
+            elif overwrite:
+                own.unlink(missing_ok=True)
+                (state / COMPLETE).unlink(missing_ok=True)
+            elif is_taken and not resume:
+                raise UserError(
+                    f"--out {out} holds an earlier prediction; --resume continues it, --overwrite "
+                    "replaces it"
+                )
+        (state / CELLS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
+
+
+def _remove_output(out: Path) -> None:
+    """Remove a folder's content, all of which `ulga predict` has written."""
+    for path in out.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def run_shard(
+    predictor: Predictor, job: Job, report: Callable[[Prediction], None] = lambda _: None
+) -> None:
+    """Predict on a shard's files, from where an earlier call was interrupted; write its part.
+
+    Args:
+        predictor: the detector.
+        job: what to do.
+        report: is called with each image.
+
+    Raises:
+        UserError: the folder holds a part of another job, the disk is full, or with `job.strict`
+            an image cannot be read.
+    """
+    size = predictor.images_per_batch
+    blocks = [
+        range(start, min(start + size, len(job.files))) for start in range(0, len(job.files), size)
+    ][job.shard[0] :: job.shard[1]]
+    try:
+        with _open_part(job.out, job.shard, make_header(predictor, job)) as part:
+            done = _complete_blocks(part)
+            _run_blocks(predictor, job, part, blocks[done:], report)
+            part.write(END_OF_PART)
+    except OSError as error:
+        raise UserError(
+            f"--out {job.out}: {error.strerror or error}; make room, and --resume continues"
+        ) from None
+
+
+def _run_blocks(
+    predictor: Predictor,
+    job: Job,
+    part: BinaryIO,
+    blocks: Sequence[range],
+    report: Callable[[Prediction], None],
+) -> None:
+    numbers = [number for block in blocks for number in block]
+    last_of_block = {block[-1] for block in blocks}
+    names = OutputNames([file.name for file in job.files])
+    files = [job.files[number].path for number in numbers]
+    cells = _cells(len(job.files))
+    with_images = IMAGES in job.kinds or not cells.isdisjoint(numbers)
+    current = 0  # position in `numbers` of the file whose images are written
+    for prediction in predictor.stream(files, every=job.every, with_images=with_images):
+        while current < prediction.number:
+            _end_file(part, numbers[current] in last_of_block)
+            current += 1
+        _write(part, job, names, numbers[current], prediction)
+        report(prediction)
+    while current < len(numbers):
+        _end_file(part, numbers[current] in last_of_block)
+        current += 1
+
+
+def _end_file(part: BinaryIO, is_last_of_block: bool) -> None:
+    if is_last_of_block:
+        part.write(END_OF_BLOCK)
+        part.flush()
+
+
+def make_header(predictor: Predictor, job: Job) -> dict[str, Any]:
+    """Return what tells a job from others: its files, settings and formats, without its shard."""
+    listed = json.dumps([file.name for file in job.files]).encode()
+    return {
+        "info": describe(predictor),
+        "categories": [list(category) for category in predictor.categories],
+        "files": [len(job.files), hashlib.sha256(listed).hexdigest()],
+        "block": predictor.images_per_batch,
+        "kinds": list(job.kinds),
+        "every": job.every,
+        "skipped": [list(pair) for pair in job.skipped],
+    }
+
+
+def _part_path(out: Path, shard: tuple[int, int]) -> Path:
+    return out / STATE_FOLDER / f"part-{shard[0] + 1}-of-{shard[1]}.jsonl"
+
+
+def _open_part(out: Path, shard: tuple[int, int], header: dict[str, Any]) -> BinaryIO:
+    """Open a shard's part for appending, after checking that it belongs to the same job."""
+    path = _part_path(out, shard)
+    line = (json.dumps({"header": header}) + "\n").encode()
+    if not path.is_file():
+        file = path.open("w+b")
+        file.write(line)
+        file.flush()
+        return file
+    file = path.open("r+b")
+    found = file.readline()
+    if not found.endswith(b"\n"):  # cut in its first line
+        file.seek(0)
+        file.truncate()
+        file.write(line)
+    elif found != line:
+        file.close()
+        _check_header(out, json.loads(found), header)
+    return file
+
+
+def _check_header(out: Path, content: dict[str, Any], header: dict[str, Any]) -> None:
+    before = content["header"]
+    keys = [key for key in header if before.get(key) != header[key]]
+    if keys:
+        raise UserError(
+            f"--resume: {out} was begun with another {', '.join(keys)}; give the same command, or "
+            "--overwrite"
+        )
+
+
+def _complete_blocks(part: BinaryIO) -> int:
+    """Count the complete blocks of a part, and cut off what comes after the last of them."""
+    count, end = 0, part.tell()
+    for line in iter(part.readline, b""):
+        if line == END_OF_BLOCK:
+            count, end = count + 1, part.tell()
+    part.seek(end)
+    part.truncate()
+    return count
+
+
+def _write(
+    part: BinaryIO, job: Job, names: OutputNames, number: int, prediction: Prediction
+) -> None:
+    file = job.files[number]
+    frame = prediction.source.removeprefix(file.path).removeprefix("#")
+    name = frame_name(file.name, int(frame)) if frame.isdecimal() else file.name
+    if prediction.detections is None:
+        reason = prediction.fault.replace(file.path, file.name)
+        if job.strict:
+            raise UserError(f"--strict: {prediction.fault}")
+        line = {"file": number, "frame": frame, "name": name, "skipped": reason}
+    else:
+        found = prediction.detections
+        line = {
+            "file": number,
+            "frame": frame,
+            "name": name,
+            "size": list(found.image_size),
+            "boxes": found.boxes.tolist(),
+            "scores": found.scores.tolist(),
+            "classes": found.class_ids.tolist(),
+            "masks": found.masks,
+        }
+        if IMAGES in job.kinds:
+            save_annotated(job.out / IMAGES / names.stem(name), prediction.image, found)
+        if number in _cells(len(job.files)) and int(frame or 0) == 0:
+            cell = contact_cell(prediction.image, found, name)
+            write_atomically(str(_cell_path(job.out, number)), png(cell))
+    part.write((json.dumps(line) + "\n").encode())
+
+
+def _cells(count: int) -> set[int]:
+    """Return the numbers of the files that the contact sheet shows, evenly spread."""
+    shown = min(count, MAX_CELLS)
+    return {int((place + 0.5) * count / shown) for place in range(shown)}
+
+
+def _cell_path(out: Path, number: int) -> Path:
+    return out / STATE_FOLDER / CELLS / f"{number:08d}.png"
+
+
+def join_parts(out: Path, folders: Sequence[Path]) -> Totals:
+    """Join the parts in some folders, and write the output's files.
+
+    Args:
+        out: the output folder.
+        folders: that hold all parts of one job, each once; possibly `out` alone.
+
+    Raises:
+        UserError: a part is missing, incomplete, there twice, or of another job.
+    """
+    header, parts = _find_parts(folders)
+    index = _index(parts)
+    categories = tuple(Category(*pair) for pair in header["categories"])
+    files = list(dict.fromkeys(_file_name(line) for line in _lines(parts, index)))
+    unread = [(line["name"], line["skipped"]) for line in _lines(parts, index) if "skipped" in line]
+    skipped = (*map(tuple, header["skipped"]), *unread)
+    listed = [{"file_name": name, "reason": reason} for name, reason in skipped]
+    info = {**header["info"], "skipped": listed}
+    kinds = [kind for kind in header["kinds"] if kind != IMAGES]
+    try:
+        _bring(out, folders, header)
+        writers = open_writers(Output(out, categories, info, OutputNames(files)), kinds)
+        images = detections = 0
+        for line in _lines(parts, index):
+            if "skipped" in line:
+                continue
+            images += 1
+            found = _detections(line, categories)
+            detections += len(found)
+            for writer in writers:
+                writer.add(images, line["name"], found)
+        for writer in writers:
+            writer.close()
+        _write_contact_sheet(out, header["files"][0])
+        totals = Totals(images, detections, skipped)
+        state = {"images": images, "detections": detections, "skipped": listed}
+        write_atomically(str(out / STATE_FOLDER / COMPLETE), json.dumps(state).encode())
+        for path in parts if len(parts) == 1 else ():
+            path.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: {error.strerror or error}; make room, and --resume"
+        ) from None
+    return totals
+
+
+def finished(out: Path) -> Totals | None:
+    """Return what a complete output holds, or None where it is not complete."""
+    path = out / STATE_FOLDER / COMPLETE
+    if not path.is_file():
+        return None
+    state = json.loads(path.read_text(encoding="utf-8"))
+    skipped = tuple((item["file_name"], item["reason"]) for item in state["skipped"])
+    return Totals(state["images"], state["detections"], skipped)
+
+
+def _find_parts(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
+    parts = [
+        path
+        for folder in dict.fromkeys(folders)
+        for path in sorted((folder / STATE_FOLDER).glob("part-*-of-*.jsonl"))
+    ]
+    if not parts:
+        raise UserError(f"no part of a prediction in {', '.join(map(str, folders))}")
+    numbers: dict[int, Path] = {}
+    header: dict[str, Any] = {}
+    for path in parts:
+        _, number, _, count = path.stem.split("-")
+        with path.open("rb") as file:
+            first = json.loads(file.readline())["header"]
+        header = header or first
+        if first != header or count != parts[0].stem.split("-")[3]:
+            raise UserError(f"{path} belongs to another prediction than {parts[0]}")
+        if int(number) in numbers:
+            raise UserError(f"{path} and {numbers[int(number)]} are the same part")
+        numbers[int(number)] = path
+        if _last_line(path) != END_OF_PART:
+            raise UserError(f"{path} is not complete; run its shard again with --resume")
+    missing = sorted(set(range(1, int(count) + 1)) - set(numbers))
+    if missing:
+        raise UserError(f"parts {', '.join(map(str, missing))} of {count} are missing")
+    return header, [numbers[number] for number in sorted(numbers)]
+
+
+def _last_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 64))
+        return file.read().splitlines(keepends=True)[-1]
+
+
+def _index(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:
+    """Return (file, frame, part, offset) of every image of all parts, in order."""
+    index = []
+    for number, path in enumerate(parts):
+        with path.open("rb") as file:
+            offset = file.tell()
+            for line in iter(file.readline, b""):
+                if line.startswith(b'{"file"'):
+                    content = json.loads(line)
+                    index.append((content["file"], int(content["frame"] or 0), number, offset))
+                offset = file.tell()
+    return sorted(index)
+
+
+def _lines(
+    parts: Sequence[Path], index: Iterable[tuple[int, int, int, int]]
+) -> Iterator[dict[str, Any]]:
+    files = [path.open("rb") for path in parts]
+    try:
+        for _, _, part, offset in index:
+            files[part].seek(offset)
+            yield json.loads(files[part].readline())
+    finally:
+        for file in files:
+            file.close()
+
+
+def _file_name(line: dict[str, Any]) -> str:
+    return line["name"].removesuffix(f"#{line['frame']}") if line["frame"] else line["name"]
+
+
+def _detections(line: dict[str, Any], categories: tuple[Category, ...]) -> Detections:
+    return Detections(
+        boxes=np.array(line["boxes"], np.float32).reshape(-1, 4),
+        scores=np.array(line["scores"], np.float32),
+        class_ids=np.array(line["classes"], np.int64),
+        categories=categories,
+        image_size=tuple(line["size"]),
+        source=line["name"],
+        masks=line["masks"],
+    )
+
+
+def _bring(out: Path, folders: Sequence[Path], header: dict[str, Any]) -> None:
+    """Copy the pictures of other folders' parts to the output folder."""
+    for folder in folders:
+        if folder.resolve() == out.resolve():
+            continue
+        wanted = [IMAGES] if IMAGES in header["kinds"] else []
+        for name in [*wanted, f"{STATE_FOLDER}/{CELLS}"]:
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, out / name, dirs_exist_ok=True)
+
+
+def _write_contact_sheet(out: Path, count: int) -> None:
+    paths = [_cell_path(out, number) for number in sorted(_cells(count))]
+    cells = [
+        cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths if path.is_file()
+    ]
+    if cells:
+        write_atomically(str(out / CONTACT_SHEET), png(contact_sheet(cells)))
+
+
+def in_words(totals: Totals, seconds: float, out: Path) -> str:
+    """Return the closing line of a run."""
+    rate = f", {totals.images / seconds:.1f} images/s" if seconds else ""
+    skipped = f", {len(totals.skipped)} skipped" if totals.skipped else ""
+    return (
+        f"{totals.images:,} images{skipped}, {totals.detections:,} detections{rate}: "
+        f"{printable(str(out))}"
+    )
