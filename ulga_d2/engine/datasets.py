@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,7 +122,7 @@ def _load_own(cfg: CfgNode, name: str, own: tuple[str, str]) -> list[dict]:
 
 
 def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
-    """Compare class lists by place (data set or checkpoint).
+    """Compare the class lists of datasets.
 
     Raises:
         UserError: two lists differ in names or order; the message shows both.
@@ -130,7 +131,38 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
     for place, names in others:
         if names != first:
             raise UserError(
-                f"class names differ between {first_place} and {place}, so a class number would "
-                f"not mean the same in both:\n  {first_place}: {list(first)}\n  {place}: "
-                f"{list(names)}\n Use the same names in the same order in both."
+                f"{_difference(first_place, first, place, names)}\n Use the same names in the "
+                "same order in both."
             )
+
+
+def check_checkpoint_classes(
+    data: Sequence[str], checkpoint: Sequence[str], place: str, *, resume: bool
+) -> None:
+    """Compare the classes of the data with those of a checkpoint to evaluate or to resume.
+
+    Args:
+        data: class names of the data.
+        checkpoint: class names of the checkpoint.
+        place: the checkpoint.
+        resume: whether its run is resumed or evaluated as a resumed run.
+
+    Raises:
+        UserError: they differ in names or order; the message shows both.
+    """
+    if list(data) == list(checkpoint):
+        return
+    what = "--resume continues" if resume else "--eval-only evaluates"
+    raise UserError(
+        f"{_difference('the data', data, place, checkpoint)}\n {what} a model with its own "
+        "classes: name data that have these. To train on the classes of the data, start a new run: "
+        f"leave --resume and --eval-only out, and give MODEL.WEIGHTS {place} and another "
+        "OUTPUT_DIR. It keeps the weights of classes with equal names."
+    )
+
+
+def _difference(first_place: str, first: Sequence[str], place: str, names: Sequence[str]) -> str:
+    return (
+        f"class names differ between {first_place} and {place}, so a class number would not mean "
+        f"the same in both:\n  {first_place}: {list(first)}\n  {place}: {list(names)}"
+    )
