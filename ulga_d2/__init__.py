@@ -7,14 +7,18 @@ data sets, once; every entry point starts from one of them.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["__version__", "add_ulga_config", "get_cfg"]
+__all__ = ["__version__", "add_ulga_config", "get_cfg", "register_datasets"]
+
+# Public names that are imported on first use, with their modules.
+_LAZY = {"register_datasets": "engine.datasets"}
 
 # What detectron2 and fvcore make torch say at each start; nothing a user of ours can act on.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
@@ -49,3 +53,9 @@ def _register() -> None:
     from .data.builtin import register_all
 
     register_all()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
