@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ulga_d2.data.builtin import register_all
 from ulga_d2.data.sample import write_sample
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -80,6 +82,17 @@ def sample_data(sample_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Point the data root at the tiny sample."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(sample_root))
     return sample_root
+
+
+@pytest.fixture
+def catalogs() -> Iterator[None]:
+    """Give detectron2's catalogs back as they were; metadata begin empty."""
+    register_all()
+    datasets, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+    MetadataCatalog.data.clear()
+    yield
+    DatasetCatalog.data = datasets
+    MetadataCatalog.data = metadata
 
 
 def tiny_options(output_dir: Path, **changes: object) -> list[str]:

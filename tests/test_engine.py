@@ -161,8 +161,22 @@ def test_half_the_cores_read_data_shared_among_the_processes(monkeypatch, proces
     assert cfg.DATALOADER.NUM_WORKERS == expected
 
 
-def test_auto_device_is_resolved_and_amp_follows_it():
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_the_default_device_is_one_that_detectron2_knows_and_auto_gives_the_same(
+    monkeypatch, has_gpu
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    cfg = get_cfg()
+    assert cfg.MODEL.DEVICE == ("cuda" if has_gpu else "cpu")
+    auto = get_cfg()
+    auto.MODEL.DEVICE, auto.SOLVER.AMP.ENABLED = "auto", False
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(has_gpu))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: device)
+    resolve_device(auto)
+    assert auto.MODEL.DEVICE == cfg.MODEL.DEVICE
+
+
+def test_amp_follows_the_device():
     cfg = get_cfg()
     resolve_device(cfg)
-    assert cfg.MODEL.DEVICE in ("cpu", "cuda")
     assert cfg.SOLVER.AMP.ENABLED in (True, False)

@@ -15,10 +15,21 @@ from .version import __version__
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["Detections", "Predictor", "__version__", "add_ulga_config", "get_cfg"]
+__all__ = [
+    "Detections",
+    "Predictor",
+    "__version__",
+    "add_ulga_config",
+    "get_cfg",
+    "register_datasets",
+]
 
 # Public names that take a moment to import, and where they are.
-_LAZY = {"Detections": ".inference.detections", "Predictor": ".inference.predictor"}
+_LAZY = {
+    "Detections": ".inference.detections",
+    "Predictor": ".inference.predictor",
+    "register_datasets": ".engine.datasets",
+}
 
 # What detectron2 and fvcore make torch say at each start; nothing a user of ours can act on.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)

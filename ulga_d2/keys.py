@@ -207,8 +207,9 @@ def _add_test_keys(cfg: CfgNode) -> None:
 
 def set_defaults(cfg: CfgNode) -> None:
     """Give detectron2's own keys the defaults that our trainer works with, in place."""
-    # "auto" takes CUDA where there is one, else the CPU; "mps" is taken only when asked for.
-    cfg.MODEL.DEVICE = "auto"
+    # CUDA where there is one, else the CPU; a config may say "auto" for the same. "mps" is taken
+    # only when asked for.
+    cfg.MODEL.DEVICE = default_device()
     # bf16 autocast: True, False, or None = on where the device computes in bf16.
     cfg.SOLVER.AMP.ENABLED = None
     # Iterations between checkpoints; 0 = once an epoch.
@@ -219,3 +220,10 @@ def set_defaults(cfg: CfgNode) -> None:
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     # Grouping by aspect ratio would make an image's batch depend on loader history.
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+
+
+def default_device() -> str:
+    """Return "cuda" where this machine has a GPU that torch can use, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -42,7 +43,7 @@ def register_all() -> None:
     """Register every split of every data set as `{name}_{split}`; a second call changes nothing."""
     for name in NAMES:
         if name not in DatasetCatalog.list():
-            DatasetCatalog.register(name, _Records(name))
+            DatasetCatalog.register(name, DefaultRecords(name))
 
 
 def load_split(name: str, options: DatasetOptions = DEFAULT_OPTIONS) -> LoadedSplit:
@@ -93,23 +94,43 @@ def load_described(
     logger.info("%s from %s: %s", name, place, report.summary())
     if report.reasons:
         logger.warning("%s: %s", name, report.oddities())
-    # A set may be read again from another root: detectron2 refuses to change metadata.
-    MetadataCatalog.pop(name, None)
-    MetadataCatalog.get(name).set(
-        thing_classes=list(loaded.class_names),
-        evaluator_type="coco",
-        data_report=report.as_dict(),
-    )
+    facts = {"thing_classes": list(loaded.class_names), "data_report": report.as_dict()}
+    describe(name, place, options, **facts)
     return loaded
 
 
-class _Records:
-    """What detectron2's catalog calls: the records of a split, without options."""
+def describe(name: str, place: Path, options: DatasetOptions, **facts: object) -> None:
+    """Set facts about a split in MetadataCatalog, such as its `thing_classes`.
+
+    What stands there about other data (another folder, options or facts) is removed: detectron2
+    refuses to change metadata. Otherwise it is kept, and objects that hold it see the new facts.
+
+    Args:
+        name: of the split in the config.
+        place: the data's folder or file.
+        options: the choices with which it is read.
+        facts: attributes of the metadata.
+    """
+    facts = {
+        "evaluator_type": "coco",
+        "source": str(place),
+        "dataset_options": asdict(options),
+        **facts,
+    }
+    metadata = MetadataCatalog.get(name)
+    if any(metadata.get(key, value) != value for key, value in facts.items()):
+        MetadataCatalog.pop(name)
+    MetadataCatalog.get(name).set(**facts)
+
+
+class DefaultRecords:
+    """What detectron2's catalog calls: the records of a built-in split, with default options."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self) -> list[dict]:
+        """Read the records; see `load_split`."""
         return load_split(self.name).records
 
 

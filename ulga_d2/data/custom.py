@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .custom_file import CustomFile, read_custom_file
 from .formats.coco import read_coco
+from .formats.coco_file import parse_coco
 from .formats.csv_boxes import csv_class_names, read_csv
 from .formats.files import READABLE_SUFFIXES
 from .formats.via import read_via, via_class_names
@@ -41,6 +42,16 @@ def custom_splits(yaml_file: Path) -> tuple[str, tuple[str, ...]]:
     return own.name, tuple(own.splits)
 
 
+def custom_class_names(yaml_file: Path, split: str) -> tuple[str, ...]:
+    """Return the class names that `load_custom` gives a split; no image is opened.
+
+    Raises:
+        UserError: something in the description or in the annotations is wrong.
+    """
+    own = read_custom_file(yaml_file)
+    return _class_names(own, _paths_of(own, split))
+
+
 def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
     """Read one split of a user's data set in place.
 
@@ -57,9 +68,7 @@ def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
             whose image it is.
     """
     own = read_custom_file(yaml_file)
-    if split not in own.splits:
-        raise UserError(f"{yaml_file} has no split {split}; it has {', '.join(own.splits)}")
-    loaded = _READERS[own.format](own, own.splits[split])
+    loaded = _READERS[own.format](own, _paths_of(own, split))
     images = own.splits[split]["images"]
     if sum(paths["images"] == images for paths in own.splits.values()) == 1:
         _note_unused(images, loaded.records, loaded.report)
@@ -78,25 +87,18 @@ def _read_yolo(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
 
 
 def _read_voc(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    folders = dict.fromkeys(split["annotations"] for split in own.splits.values())
-    names = own.class_names or _union(map(voc_class_names, folders))
     listed = read_image_set(paths["list"]) if "list" in paths else None
-    return read_voc(paths["annotations"], paths["images"], listed, names)
+    return read_voc(paths["annotations"], paths["images"], listed, _class_names(own, paths))
 
 
 def _read_csv(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    files = dict.fromkeys(split["annotations"] for split in own.splits.values())
-    names = own.class_names or _union(csv_class_names(file, own.columns) for file in files)
+    names = _class_names(own, paths)
     return read_csv(paths["annotations"], paths["images"], names, own.columns)
 
 
 def _read_via(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    files = dict.fromkeys(split["annotations"] for split in own.splits.values())
-    attribute = own.class_attribute
-    names = own.class_names or _union(via_class_names(file, attribute) for file in files)
-    if not names:
-        raise UserError(f"{own.path}: no region says its class; give `class_names: [its name]`")
-    return read_via(paths["annotations"], paths["images"], names, attribute)
+    names = _class_names(own, paths)
+    return read_via(paths["annotations"], paths["images"], names, own.class_attribute)
 
 
 _READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
@@ -108,8 +110,28 @@ _READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
 }
 
 
-def _union(names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(sorted({name for some in names for name in some}))
+def _paths_of(own: CustomFile, split: str) -> dict[str, Path]:
+    if split not in own.splits:
+        raise UserError(f"{own.path} has no split {split}; it has {', '.join(own.splits)}")
+    return own.splits[split]
+
+
+def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
+    """Return the names that the description gives, else those that the annotations have."""
+    if own.class_names is not None:  # always so with yolo
+        return own.class_names
+    if own.format == "coco":
+        return parse_coco(paths["annotations"]).classes()[0]
+    read = {
+        "voc": voc_class_names,
+        "csv": lambda file: csv_class_names(file, own.columns),
+        "via": lambda file: via_class_names(file, own.class_attribute),
+    }[own.format]
+    files = dict.fromkeys(split["annotations"] for split in own.splits.values())
+    names = tuple(sorted({name for file in files for name in read(file)}))
+    if not names:
+        raise UserError(f"{own.path}: no region says its class; give `class_names: [its name]`")
+    return names
 
 
 def _note_unused(images: Path, records: list[dict], report: DataReport) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..data.builtin import NAMES, load_described, load_split
+from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
 from ..data.options import DatasetOptions
+from ..data.record import LoadedSplit
+from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
 from ..errors import UserError
 
@@ -117,6 +121,101 @@ def build_options(cfg: CfgNode) -> DatasetOptions:
     )
 
 
+def register_datasets(cfg: CfgNode) -> None:
+    """Register a config's datasets in detectron2's catalogs, for code that reads these.
+
+    Registered are all splits of DATASETS.CUSTOM, as NAME_SPLIT, and the built-in datasets that
+    DATASETS.TRAIN and DATASETS.TEST name. DatasetCatalog gets loaders that heed the DATASETS keys;
+    images are read when a loader is called. MetadataCatalog gets `thing_classes`:
+    DATASETS.CLASS_NAMES where that is set, else a custom dataset's own names from its YAML file or
+    annotations. A built-in dataset without CLASS_NAMES has them once it is loaded. A second call
+    changes nothing; a call with other DATASETS keys replaces what the first has registered.
+
+    Args:
+        cfg: with the keys of `ulga_d2.add_ulga_config`.
+
+    Raises:
+        UserError: other code has registered one of the names, or DATASETS.CUSTOM or its annotations
+            cannot be read. A loader raises it where the data have other classes than CLASS_NAMES.
+    """
+    built_in = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in NAMES]
+    loaders = [
+        _records_of(cfg, name).for_catalog(tuple(cfg.DATASETS.CLASS_NAMES))
+        for name in dict.fromkeys([*_own_splits(cfg), *built_in])
+    ]
+    for loader in loaders:
+        loader.check_name()
+    for loader in loaders:
+        DatasetCatalog[loader.name] = loader
+        loader.describe()
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What detectron2's catalog calls: the records of a dataset of ours, as a config describes it.
+
+    Attributes:
+        name: as DATASETS.TRAIN names it.
+        custom: the YAML file of a custom dataset; None for a built-in one.
+        dataset: name of the dataset.
+        split: of the dataset.
+        options: what the DATASETS keys choose.
+        class_names: refuse data that have others; empty for any.
+    """
+
+    name: str
+    custom: Path | None
+    dataset: str
+    split: str
+    options: DatasetOptions
+    class_names: tuple[str, ...] = ()
+
+    def __call__(self) -> list[dict]:
+        loaded = self._load()
+        if self.class_names:
+            ours = {"DATASETS.CLASS_NAMES": self.class_names}
+            check_same_classes({self.name: loaded.class_names, **ours})
+        return loaded.records
+
+    def _load(self) -> LoadedSplit:
+        if self.custom is None:
+            return load_split(self.name, self.options)
+        from ..data.custom import load_custom
+
+        load = partial(load_custom, self.custom)
+        return load_described(self.name, self.custom, self.dataset, self.split, load, self.options)
+
+    def for_catalog(self, class_names: tuple[str, ...]) -> _Records:
+        """Return a loader that is independent of the working directory and checks the classes."""
+        custom = None if self.custom is None else self.custom.absolute()
+        return replace(self, custom=custom, class_names=class_names)
+
+    def check_name(self) -> None:
+        """Refuse a name that other code has registered, or another custom dataset."""
+        known = DatasetCatalog.data.get(self.name)
+        is_default = self.custom is None and isinstance(known, DefaultRecords)
+        is_same = isinstance(known, _Records) and known.custom == self.custom
+        if known is None or is_default or is_same:
+            return
+        whose = known.custom if isinstance(known, _Records) else "other code"
+        change = f"change `name` in {self.custom}" if self.custom else "use another name there"
+        raise UserError(
+            f"DATASETS: {self.name} is already registered in detectron2's DatasetCatalog, by "
+            f"{whose}; {change}"
+        )
+
+    def describe(self) -> None:
+        """Set in MetadataCatalog what is known without reading images."""
+        names = self.class_names
+        if self.custom is not None and not names:
+            from ..data.custom import custom_class_names
+
+            names = custom_class_names(self.custom, self.split)
+        place = data_root() / self.dataset if self.custom is None else self.custom
+        facts = {"thing_classes": list(names)} if names else {}
+        describe(self.name, place, self.options, **facts)
+
+
 def _check_name(cfg: CfgNode, name: str) -> None:
     own = _own_splits(cfg)
     if name in NAMES or name in own:
@@ -134,15 +233,18 @@ def _check_name(cfg: CfgNode, name: str) -> None:
 
 
 def _load(cfg: CfgNode, name: str) -> list[dict]:
-    if name in NAMES:
-        return load_split(name, build_options(cfg)).records
-    own = _own_splits(cfg)
-    if name in own:
-        return _load_own(cfg, name, own[name])
+    if name in NAMES or name in _own_splits(cfg):
+        return _records_of(cfg, name)()
     records = DatasetCatalog.get(name)
     if not records:
         raise UserError(f"data set {name} has no image")
     return records
+
+
+def _records_of(cfg: CfgNode, name: str) -> _Records:
+    if name in NAMES:
+        return _Records(name, None, *NAMES[name], build_options(cfg))
+    return _Records(name, _custom_file(cfg), *_own_splits(cfg)[name], build_options(cfg))
 
 
 def _own_splits(cfg: CfgNode) -> dict[str, tuple[str, str]]:
@@ -151,22 +253,22 @@ def _own_splits(cfg: CfgNode) -> dict[str, tuple[str, str]]:
         return {}
     from ..data.custom import custom_splits
 
-    dataset, splits = custom_splits(Path(cfg.DATASETS.CUSTOM).expanduser())
-    return {f"{dataset}_{split}": (dataset, split) for split in splits}
+    dataset, splits = custom_splits(_custom_file(cfg))
+    own = {f"{dataset}_{split}": (dataset, split) for split in splits}
+    for name in own:
+        if name in NAMES:
+            raise UserError(
+                f"{cfg.DATASETS.CUSTOM}: {name} is the name of a built-in dataset; change `name`"
+            )
+    return own
 
 
-def _load_own(cfg: CfgNode, name: str, own: tuple[str, str]) -> list[dict]:
-    from ..data.custom import load_custom
-
-    path = Path(cfg.DATASETS.CUSTOM).expanduser()
-    loaded = load_described(
-        name, path, *own, lambda split: load_custom(path, split), build_options(cfg)
-    )
-    return loaded.records
+def _custom_file(cfg: CfgNode) -> Path:
+    return Path(cfg.DATASETS.CUSTOM).expanduser()
 
 
 def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
-    """Compare class lists by place (data set or checkpoint).
+    """Compare the class lists of datasets.
 
     Raises:
         UserError: two lists differ in names or order; the message shows both.
@@ -175,7 +277,38 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
     for place, names in others:
         if names != first:
             raise UserError(
-                f"class names differ between {first_place} and {place}, so a class number would "
-                f"not mean the same in both:\n  {first_place}: {list(first)}\n  {place}: "
-                f"{list(names)}\n Use the same names in the same order in both."
+                f"{_difference(first_place, first, place, names)}\n Use the same names in the "
+                "same order in both."
             )
+
+
+def check_checkpoint_classes(
+    data: Sequence[str], checkpoint: Sequence[str], place: str, *, resume: bool
+) -> None:
+    """Compare the classes of the data with those of a checkpoint to evaluate or to resume.
+
+    Args:
+        data: class names of the data.
+        checkpoint: class names of the checkpoint.
+        place: the checkpoint.
+        resume: whether its run is resumed or evaluated as a resumed run.
+
+    Raises:
+        UserError: they differ in names or order; the message shows both.
+    """
+    if list(data) == list(checkpoint):
+        return
+    what = "--resume continues" if resume else "--eval-only evaluates"
+    raise UserError(
+        f"{_difference('the data', data, place, checkpoint)}\n {what} a model with its own "
+        "classes: name data that have these. To train on the classes of the data, start a new run: "
+        f"leave --resume and --eval-only out, and give MODEL.WEIGHTS {place} and another "
+        "OUTPUT_DIR. It keeps the weights of classes with equal names."
+    )
+
+
+def _difference(first_place: str, first: Sequence[str], place: str, names: Sequence[str]) -> str:
+    return (
+        f"class names differ between {first_place} and {place}, so a class number would not mean "
+        f"the same in both:\n  {first_place}: {list(first)}\n  {place}: {list(names)}"
+    )

@@ -178,7 +178,7 @@ def setup(
     """
     from ..config import resolve_classes, resolve_test_size
     from ..inference.device import resolve_device, resolve_workers
-    from .datasets import check_same_classes, load_run_data
+    from .datasets import check_checkpoint_classes, load_run_data
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
     from .run_folder import open_run_folder, read_state, warn_of_changes
@@ -192,8 +192,9 @@ def setup(
     resolve_workers(cfg, max(1, args.num_gpus))
     state, place = read_state(cfg, args)
     data = load_run_data(cfg, with_training=not args.eval_only)
-    if isinstance(state, dict):
-        check_same_classes({"the data": data.class_names, place: tuple(state["class_names"])})
+    if args.resume or args.eval_only:
+        names = state["class_names"]
+        check_checkpoint_classes(data.class_names, names, place, resume=args.resume)
     resolve_classes(cfg, data.class_names)
     resolve_test_size(cfg)
     if not args.eval_only:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..keys import default_device
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -47,7 +48,7 @@ def resolve_device(cfg: CfgNode) -> None:
     import torch
 
     if cfg.MODEL.DEVICE == "auto":
-        cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+        cfg.MODEL.DEVICE = default_device()
     kind, _, index = cfg.MODEL.DEVICE.partition(":")
     count = {
         "cpu": 1,

@@ -98,7 +98,7 @@ def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> 
         listed = "\n".join(line[:300] for line in lines[1:6])
         raise UserError(
             f"the weights in {place} do not fit the model of this config:\n{listed}\n"
-            "Evaluate and resume with the run's own config.yaml."
+            "Use the MODEL keys of the run that wrote them; they are in its config.yaml."
         ) from None
 
 
