@@ -191,4 +191,5 @@ def _anchors(cfg: CfgNode) -> Anchors:
         strides=tuple(2 ** int(level.removeprefix("p")) for level in levels),
         offset=generator.OFFSET,
         square_size=cfg.INPUT.SQUARE_SIZE,
+        tiles=(cfg.INPUT.TILE.SIDE, cfg.INPUT.TILE.OVERLAP) if cfg.INPUT.TILE.SIDE else None,
     )

@@ -78,39 +78,41 @@ class DetectionMapper:
 
         Returns:
             `image` (3, H, W) RGB, uint8 or float32 in 0..255; `instances` with `gt_boxes`,
-            `gt_classes` and, if asked for, `gt_masks`; and the record's `file_name`,
-            `image_id`, and original `height` and `width`, and the `tile`, if any.
+            `gt_classes` and, if asked for, `gt_masks`; and the record's `file_name`, `image_id`,
+            original `height` and `width`, and `tile`, if it has one.
 
         Raises:
             UserError: the image cannot be read, its size is not the record's, or a mask is missing.
         """
         image = read_image(record["file_name"], self.intensity)
         check_size(image, record)
-        x0, y0, x1, y1 = record.get("tile", (0, 0, record["width"], record["height"]))
+        tile = record.get("tile", (0, 0, record["width"], record["height"]))
+        x0, y0, x1, y1 = tile
         augmented = T.AugInput(image[y0:y1, x0:x1])
         transforms = self.augmentations(augmented)
         image = channels_first(augmented.image)
         keys = ("file_name", "image_id", "height", "width", "tile")
         mapped = {key: record[key] for key in keys if key in record}
         mapped["image"] = torch.from_numpy(image)
-        mapped["instances"] = self._instances(record, (x0, y0), transforms, image.shape[1:])
+        mapped["instances"] = self._instances(record, tile, transforms, image.shape[1:])
         return mapped
 
     def _instances(
         self,
         record: dict,
-        origin: tuple[int, int],
+        tile: tuple[int, int, int, int],
         transforms: T.TransformList,
         image_size: tuple[int, int],
     ) -> Instances:
-        """Return boxes and masks after `transforms` of the image from `origin` (x, y) on.
+        """Return boxes and masks after `transforms` of the image's part `tile`.
 
         A mask that has lost its last pixel takes its box with it. Crowd boxes are no targets.
         """
+        x0, y0, x1, y1 = tile
         annotations = [item for item in record["annotations"] if not item["iscrowd"]]
         boxes = np.array([item["bbox"] for item in annotations], np.float64).reshape(-1, 4)
         classes = np.array([item["category_id"] for item in annotations], np.int64)
-        moved = np.asarray(transforms.apply_box(boxes - [*origin, *origin])).reshape(-1, 4)
+        moved = np.asarray(transforms.apply_box(boxes - [x0, y0, x0, y0])).reshape(-1, 4)
         height, width = image_size
         clipped = np.clip(moved, 0, [width, height, width, height])
         if self.min_visible is None:
@@ -123,7 +125,7 @@ class DetectionMapper:
         if self.with_masks:
             masks = np.zeros((len(annotations), height, width), bool)
             for number in np.flatnonzero(keep):
-                mask = _mask(annotations[number], record)
+                mask = _mask(annotations[number], record)[y0:y1, x0:x1]
                 masks[number] = transforms.apply_segmentation(mask)
             keep &= masks.any(axis=(1, 2))
             instances.gt_masks = BitMasks(torch.from_numpy(masks[keep]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 if TYPE_CHECKING:
@@ -19,11 +19,10 @@ def build_seeded_model(cfg: CfgNode) -> nn.Module:
     in the config and the names of the weights stay RetinaNet's, so that detectron2 reads both.
     """
     torch.manual_seed(cfg.SEED)
-    if cfg.INPUT.TILE.SIDE and cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.META_ARCHITECTURE = "IgnoringRetinaNet"
-    model = build_model(cfg)
+    name = cfg.MODEL.META_ARCHITECTURE
+    if cfg.INPUT.TILE.SIDE and name == "RetinaNet":
+        name = "IgnoringRetinaNet"
+    model = META_ARCH_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
     if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
         # The focal loss sums tens of thousands of terms: too many for bfloat16's eight bits.
         model.head.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))

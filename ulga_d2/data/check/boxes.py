@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..tiles import tile_grid
+
 # A box without an anchor of this IoU is no clear target; below the second it is background to every
 # anchor but its best (RetinaNet's own thresholds).
 POSITIVE, NEGATIVE = 0.5, 0.4
@@ -29,7 +31,8 @@ class Anchors:
         aspect_ratios: per level, height over width.
         strides: per level, pixels from one anchor to the next.
         offset: where the first anchor stands, in strides.
-        square_size: an image's longest side is scaled to this.
+        square_size: the longest side of an image, or of a tile, is scaled to this.
+        tiles: side in pixels and overlap of the tiles (see `tile_grid`); None for whole images.
     """
 
     sizes: tuple[tuple[float, ...], ...]
@@ -37,6 +40,7 @@ class Anchors:
     strides: tuple[int, ...]
     offset: float
     square_size: int
+    tiles: tuple[int, float] | None = None
 
     def shapes(self) -> list[tuple[float, float, int]]:
         """Return (width, height, stride) of each anchor."""
@@ -65,15 +69,27 @@ class Rounding:
     low_iou: float
 
 
-def box_table(records: Sequence[dict]) -> np.ndarray:
+def box_table(records: Sequence[dict], tiles: tuple[int, float] | None = None) -> np.ndarray:
     """Return (N, 6): x0, y0, x1, y1 in pixels, and width and height of the box's image.
 
-    Boxes around groups are left out: they are no targets.
+    Boxes around groups are left out: they are no targets. With `tiles` (side and overlap), a row
+    is the part of the box in the tile that shows most of it, in that tile, with the tile's size.
     """
     rows = [
-        [*item["bbox"], record["width"], record["height"]] for record, item in _targets(records)
+        [*item["bbox"], record["width"], record["height"]]
+        if tiles is None
+        else _in_best_tile(record, item["bbox"], *tiles)
+        for record, item in _targets(records)
     ]
     return np.array(rows, np.float64).reshape(-1, 6)
+
+
+def _in_best_tile(record: dict, box: Sequence[float], side: int, overlap: float) -> list[float]:
+    grid = np.array(tile_grid(record["height"], record["width"], side, overlap))
+    visible = np.clip(box, np.tile(grid[:, :2], 2), np.tile(grid[:, 2:], 2))
+    best = (visible[:, 2:] - visible[:, :2]).prod(axis=1).argmax()
+    x0, y0, x1, y1 = grid[best]
+    return [*(visible[best] - [x0, y0, x0, y0]), x1 - x0, y1 - y0]
 
 
 def box_owners(records: Sequence[dict]) -> list[str]:

@@ -144,7 +144,8 @@ def _anchor_ious(
     if anchors is None:
         return {}
     return {
-        name: best_anchor_iou(box_table(split.records), anchors) for name, split in loaded.items()
+        name: best_anchor_iou(box_table(split.records, anchors.tiles), anchors)
+        for name, split in loaded.items()
     }
 
 

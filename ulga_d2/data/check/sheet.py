@@ -81,7 +81,7 @@ def _draw_classes(axis: Axes, checkup: Checkup) -> None:
 
 def _draw_sizes(axis: Axes, checkup: Checkup, anchors: Anchors | None) -> None:
     for number, (split, loaded) in enumerate(checkup.splits.items()):
-        table = box_table(loaded.records)
+        table = box_table(loaded.records, anchors.tiles if anchors else None)
         size = scaled_sizes(table, anchors.square_size) if anchors else table[:, 2:4] - table[:, :2]
         color = COLORS[number % len(COLORS)]
         axis.scatter(*size.T, s=6, alpha=0.3, color=color, linewidths=0, label=split)
