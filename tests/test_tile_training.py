@@ -152,7 +152,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 def test_tiles_show_the_images_pixels_and_the_part_of_each_box_that_is_painted_there(painted):
     tiles = tiles_of(painted)
-    mapper = DetectionMapper([], is_train=True, min_visible=0.5)
+    mapper = DetectionMapper([], min_visible=0.5)
     outcomes = Counter()
     for number in range(len(tiles.owners)):
         record = tiles.record(number)
@@ -183,7 +183,7 @@ def test_a_random_crop_ignores_what_it_cuts_below_the_share(tmp_path):
     record = {"file_name": str(tmp_path / "a.png"), "image_id": 0, "height": 64, "width": 64}
     record |= {"annotations": [annotation], "tile": (0, 0, 64, 64)}
     crop = training_augmentations(64, (2.0, 2.0), "horizontal")
-    mapper = DetectionMapper(crop, is_train=True, min_visible=0.5)
+    mapper = DetectionMapper(crop, min_visible=0.5)
     outcomes = Counter()
     for seed in range(60):
         np.random.seed(seed)
@@ -197,7 +197,7 @@ def test_a_random_crop_ignores_what_it_cuts_below_the_share(tmp_path):
 
 def test_without_tiles_no_box_is_ignored(painted):
     crop = training_augmentations(SIDE, (2.0, 2.0), "none")
-    mapper = DetectionMapper(crop, is_train=True)
+    mapper = DetectionMapper(crop)
     for seed in range(20):
         np.random.seed(seed)
         assert IGNORED not in mapper(painted[1])["instances"].gt_classes
