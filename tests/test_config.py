@@ -142,9 +142,9 @@ def test_add_ulga_config_changes_no_key_of_detectron2s_own():
             ["OUTPUT_DIR", "s3://bucket/run"],
             r"OUTPUT_DIR is s3://.*; give a folder of this machine",
         ),
-        (["INPUT.MIN_SIZE_TEST", "600"], r"MIN_SIZE_TEST has no effect here.*SQUARE_SIZE"),
+        (["INPUT.MIN_SIZE_TEST", "600"], r"MIN_SIZE_TEST is 600, and follows from .*SQUARE_SIZE"),
         (["SOLVER.MOMENTUM", "0.8"], r"SOLVER\.MOMENTUM has no effect here.*AdamW"),
-        (["TEST.AUG.ENABLED", "True"], r"TEST\.AUG\.ENABLED has no effect here"),
+        (["TEST.AUG.MIN_SIZES", "(0,)"], r"MIN_SIZES is \(0,\); give the shorter sides"),
     ],
 )
 def test_a_wrong_option_is_refused_with_the_cure(opts, message):

@@ -20,6 +20,7 @@ from ulga_d2.data.intensity import Intensity
 from ulga_d2.data.mapper import DetectionMapper, training_augmentations
 from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
 from ulga_d2.errors import UserError
+from ulga_d2.inference.preprocess import InferenceMapper, Preprocessing
 
 
 def record_of(path: Path, boxes: list[list[float]], **changes: object) -> dict:
@@ -88,10 +89,9 @@ def test_both_depths_are_resized_alike(tmp_path):
 
 
 def test_evaluation_keeps_the_original_size_beside_the_resized_image(marked_image):
-    mapped = DetectionMapper(evaluation_augmentations(64))(
-        record_of(marked_image, [[30, 20, 60, 35]])
-    )
-    assert mapped["image"].shape == (3, 43, 64)
+    mapped = InferenceMapper(Preprocessing(64))(record_of(marked_image, [[30, 20, 60, 35]]))
+    (view,) = mapped["views"]
+    assert view.image.shape == (3, 43, 64) and view.region == (0, 0, 90, 60)
     assert {key: mapped[key] for key in ("height", "width", "image_id")} == {
         "height": 60,
         "width": 90,
@@ -148,9 +148,11 @@ def test_empty_images_and_crowds_give_empty_instances(marked_image, iscrowd):
 
 def test_an_image_that_changed_since_loading_is_named(marked_image):
     record = record_of(marked_image, [], width=91)
-    mapper = DetectionMapper(evaluation_augmentations(48))
-    with pytest.raises(UserError, match=r"marked\.png has height and width \(60, 90\), but had"):
-        mapper(record)
+    message = r"marked\.png has height and width \(60, 90\), but had"
+    with pytest.raises(UserError, match=message):
+        DetectionMapper(evaluation_augmentations(48))(record)
+    with pytest.raises(UserError, match=message):
+        raise InferenceMapper(Preprocessing(48))(record)
 
 
 def with_mask(record: dict, segmentation: object) -> dict:

@@ -92,6 +92,12 @@ OF_THE_RUN: Valid = (
     ("TEST.EVAL_PERIOD", lambda v: v >= 0, "give iterations, or 0 for the end alone"),
     ("TEST.PATIENCE", lambda v: v >= 0, "give a number of evaluations, or 0 for no early stop"),
     ("TEST.FROC_HIT", lambda v: v in ("iou", "centre"), "give iou or centre"),
+    (
+        "TEST.AUG.MIN_SIZES",
+        lambda v: v and min(v) >= 1,
+        "give the shorter sides of the views in pixels, such as (400, 512)",
+    ),
+    ("TEST.AUG.MAX_SIZE", lambda v: v >= 1, "give the longest side of a view in pixels"),
     ("TEST.DETECTIONS_PER_IMAGE", lambda v: v >= 1, "give 1 or more"),
     ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", lambda v: v > 0, "give a p-norm, such as 2.0"),
     ("MODEL.FPN.FUSE_TYPE", lambda v: v in ("sum", "avg"), "give sum or avg"),

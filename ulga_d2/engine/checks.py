@@ -35,7 +35,6 @@ NO_EFFECT = {
     "SOLVER.WEIGHT_DECAY_NORM": OF_THE_STOCK_OPTIMIZER,
     "SOLVER.WEIGHT_DECAY_BIAS": OF_THE_STOCK_OPTIMIZER,
     "SOLVER.REFERENCE_WORLD_SIZE": "a batch is the same on any number of processes",
-    "TEST.AUG.ENABLED": "test-time augmentation is not built",
     "TEST.PRECISE_BN.ENABLED": "the recipe has no batch norm",
     "TEST.EXPECTED_RESULTS": "compare inference/metrics.json",
     "MODEL.BACKBONE.FREEZE_AT": "the whole backbone trains",
@@ -59,6 +58,8 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
         raise UserError("MODEL.MASK_ON is True; RetinaNet has boxes alone: see configs/*_mask_*")
+    if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+        raise UserError("TEST.AUG.ENABLED is True; test-time augmentation is for RetinaNet alone")
     if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
         raise UserError("TEST.PATIENCE counts evaluations, so give TEST.EVAL_PERIOD in iterations")
     if "://" in cfg.OUTPUT_DIR:

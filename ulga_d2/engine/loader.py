@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..data.mapper import DetectionMapper, training_augmentations
 from ..errors import UserError
-from ..inference.preprocess import TestMapper, build_intensity, build_preprocessing
+from ..inference.preprocess import InferenceMapper, build_intensity, build_preprocessing
 from .sampler import PositionDataset, PositionSampler, TilePositionDataset
 from .signals import outlive_first_signal
 
@@ -70,7 +70,7 @@ class TestLoader:
 
     def __init__(self, cfg: CfgNode, records: list[dict]) -> None:
         self._loader = DataLoader(
-            MapDataset(records, TestMapper(build_preprocessing(cfg))),
+            MapDataset(records, InferenceMapper(build_preprocessing(cfg))),
             batch_size=images_per_batch(cfg),
             sampler=InferenceSampler(len(records)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -111,7 +111,7 @@ class Preprocessing:
         return [resize_longest_side(height, width, side) for side in dict.fromkeys(longest)]
 
 
-class TestMapper:
+class InferenceMapper:
     """Read a record's image and cut it into the views that the network is shown.
 
     Args:
