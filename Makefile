@@ -6,12 +6,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIN := ulga_d2/installation/detectron2.txt
 DEMO := output/demo
+PREDICT = $(VENV)/bin/ulga predict $(DEMO) $(DEMO)/datasets/new/images/train --out $(DEMO)/predictions --score best-f1
 
 .PHONY: help demo test lint bench
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo   install, write sample data, train a small ULGA-Swin, evaluate, draw ($(DEMO)/)'
+	@echo 'make demo   install, write sample data, train a small ULGA-Swin, evaluate, predict on new images ($(DEMO)/)'
 	@echo 'make test   install, run the tests'
 	@echo 'make lint   install, check style and format'
 	@echo 'make bench  install, measure speed and memory beside peers (half an hour on two cores)'
@@ -20,6 +21,9 @@ help:
 demo: $(DEMO)/datasets/.ready
 	@rm -rf $(filter-out $(DEMO)/datasets,$(wildcard $(DEMO)/*))
 	DETECTRON2_DATASETS=$(DEMO)/datasets $(RUN) train_net.py --config-file configs/demo.yaml OUTPUT_DIR $(DEMO)
+	@echo 'Detections on images that were in neither split:'
+	$(PREDICT)
+	@echo 'Again, or on images of your own: $(PREDICT) --overwrite'
 
 test: $(VENV)/.ready
 	$(RUN) -m pytest
@@ -41,6 +45,7 @@ bench: $(VENV)/.ready
 $(DEMO)/datasets/.ready: | $(VENV)/.ready
 	@rm -rf $(DEMO)/datasets
 	$(VENV)/bin/ulga sample brain_tumor $(DEMO)/datasets/brain_tumor --num-train 400 --num-val 100 --size 128 --difficulty easy
+	$(VENV)/bin/ulga sample brain_tumor $(DEMO)/datasets/new --num-train 12 --num-val 1 --size 128 --difficulty easy --seed 1000
 	@touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt $(PIN)

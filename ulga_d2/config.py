@@ -42,6 +42,15 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
     _merge_file(cfg, config_file)
     if _test_sizes(cfg) == (cfg.INPUT.SQUARE_SIZE,) * 2:  # of a resolved config: derived once more
         cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = stock
+    merge_options(cfg, opts)
+
+
+def merge_options(cfg: CfgNode, opts: list[str]) -> None:
+    """Merge "KEY VALUE" pairs into `cfg`, in place.
+
+    Raises:
+        UserError: see `merge_config`.
+    """
     if len(opts) % 2:
         raise UserError(
             f"config options come in pairs of KEY VALUE, but {len(opts)} words were given: "

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 
 from ..config import leaf_keys, value_of
 from ..errors import UserError
-from ..inference.preprocess import build_intensity
+from ..inference.preprocess import build_preprocessing
 from ..values import check_values
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_config(cfg: CfgNode) -> None:
         UserError: naming the key and the values that are valid.
     """
     check_values(cfg)
-    build_intensity(cfg)
+    build_preprocessing(cfg)
     if not 0 <= cfg.SOLVER.BASE_LR_END <= cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "
@@ -58,8 +58,6 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
         raise UserError("MODEL.MASK_ON is True; RetinaNet has boxes alone: see configs/*_mask_*")
-    if cfg.TEST.AUG.ENABLED and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
-        raise UserError("TEST.AUG.ENABLED is True; test-time augmentation is for RetinaNet alone")
     if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
         raise UserError("TEST.PATIENCE counts evaluations, so give TEST.EVAL_PERIOD in iterations")
     if "://" in cfg.OUTPUT_DIR:

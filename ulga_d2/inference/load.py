@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .. import get_cfg
-from ..config import merge_config, merge_text, resolve_classes
+from ..config import merge_config, merge_options, merge_text, resolve_classes
 from ..errors import UserError
 from ..values import check_values
 from ..weights.checkpoint import (
@@ -67,8 +67,8 @@ def load_model(
     """Load a trained detector.
 
     Args:
-        source: a run folder, a checkpoint (.pth), shared weights (.safetensors), zoo://NAME, or
-            with `weights` a config file.
+        source: a run folder, a checkpoint (.pth), shared weights (.safetensors), zoo://NAME, or a
+            config file, whose weights are `weights` or its own MODEL.WEIGHTS.
         weights: the checkpoint of a config; else the config comes from the checkpoint.
         device: "auto" takes CUDA where there is one.
         options: config keys that change the detector, such as TEST.DETECTIONS_PER_IMAGE.
@@ -78,13 +78,15 @@ def load_model(
         UserError: a file that is missing, damaged or not of a trained detector; weights that do
             not fit the config; a device that this machine does not have.
     """
+    if weights is None and str(source).endswith((".yaml", ".yml")):
+        weights = _weights_of(str(source))
     path, state = _read(source, weights)
     cfg = _config_of(source, weights, path, state)
     cfg.MODEL.DEVICE = device
     cfg.MODEL.WEIGHTS = ""
     cfg.SOLVER.AMP.ENABLED = None
     for key, value in (options or {}).items():
-        cfg.merge_from_list([key, value])
+        merge_options(cfg, [key, str(value)])
     check_values(cfg)
     resolve_device(cfg)
     if half_precision and not cfg.SOLVER.AMP.ENABLED:
@@ -108,14 +110,19 @@ def load_model(
     )
 
 
+def _weights_of(config: str) -> str:
+    """Return the weights that a run's inference/config.yaml names."""
+    cfg = get_cfg()
+    merge_config(cfg, config, [])
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError(f"{config} names no MODEL.WEIGHTS; give a checkpoint, or both of them")
+    return cfg.MODEL.WEIGHTS
+
+
 def _read(source: str | Path, weights: str | Path | None) -> tuple[str, dict[str, Any]]:
     """Return the path of the checkpoint that `source` stands for, and what it holds."""
     if weights is not None:
         return str(weights), load_checkpoint(weights)
-    if str(source).endswith((".yaml", ".yml")):
-        raise UserError(
-            f"{source} is a config, and holds no weights; give a checkpoint, or both of them"
-        )
     folder = Path(source)
     if "://" not in str(source) and folder.is_dir():
         evaluated = folder / INFERENCE_FOLDER / INFERENCE_CHECKPOINT

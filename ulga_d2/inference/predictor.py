@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -42,6 +42,8 @@ class Options:
         tile_whole: beside tiles, show the whole image, too.
         tta: test-time augmentation with the TEST.AUG keys; None for the model's own.
         workers: threads that read images ahead.
+        overrides: config keys and values that change the detector, such as
+            {"TEST.AUG.MIN_SIZES": (400, 512)}.
     """
 
     device: str = "auto"
@@ -54,6 +56,7 @@ class Options:
     tile_whole: bool = False
     tta: bool | None = None
     workers: int = WORKERS
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         is_share = isinstance(self.score, (int, float)) and 0 <= self.score <= 1
@@ -125,11 +128,9 @@ class Predictor:
         self, source: str | Path, weights: str | Path | None = None, **options: Any
     ) -> None:
         self.options = _options(options)
-        changes = (
-            {}
-            if self.options.max_detections is None
-            else {"TEST.DETECTIONS_PER_IMAGE": self.options.max_detections}
-        )
+        changes = dict(self.options.overrides)
+        if self.options.max_detections is not None:
+            changes["TEST.DETECTIONS_PER_IMAGE"] = self.options.max_detections
         if self.options.tta is not None:
             changes["TEST.AUG.ENABLED"] = self.options.tta
         self.loaded = load_model(

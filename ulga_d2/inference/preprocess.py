@@ -145,6 +145,8 @@ def build_preprocessing(cfg: CfgNode) -> Preprocessing:
         UserError: keys that do not fit each other.
     """
     tile, aug = cfg.INPUT.TILE, cfg.TEST.AUG
+    if aug.ENABLED and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+        raise UserError("TEST.AUG.ENABLED is True; test-time augmentation is for RetinaNet alone")
     return Preprocessing(
         cfg.INPUT.SQUARE_SIZE,
         build_intensity(cfg),
