@@ -135,37 +135,78 @@ def test_a_weak_box_of_the_whole_image_does_not_replace_parts():
     assert found.boxes[0].tolist() == [30, 60, 220, 70]
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.2, 0.5])
-def test_the_order_of_tiles_does_not_matter(overlap):
+def random_parts(overlap):
+    """Boxes anywhere on the tiles of a 260x340 image: two classes, many equal scores, whole."""
     random = np.random.default_rng(0)
     parts = []
     for tile in tile_grid(260, 340, SIDE, overlap):
-        corners = np.array(tile[:2]) + random.integers(0, 80, (30, 2))
-        ends = np.minimum(corners + random.integers(5, 90, (30, 2)), np.array(tile[2:]))
-        scores = random.choice([0.2, 0.5, 0.9], 30)  # many equal scores
-        rows = np.column_stack([corners, ends, scores, random.integers(0, 2, 30)])
+        corners = np.array(tile[:2]) + random.integers(0, 80, (20, 2))
+        ends = np.minimum(corners + random.integers(5, 90, (20, 2)), np.array(tile[2:]))
+        scores = random.choice([0.1, 0.5, 0.9], 20)
+        rows = np.column_stack([corners, ends, scores, random.integers(0, 2, 20)])
         parts.append((tile, detections(*rows.tolist())))
-    for whole in (None, detections((10, 10, 200, 250, 0.9, 0), (50, 60, 90, 90, 0.5, 1))):
+    return parts, detections((10, 10, 200, 250, 0.9, 0), (50, 60, 90, 90, 0.5, 1))
+
+
+OVERLAPS = pytest.mark.parametrize("overlap", [0.0, 0.1, 0.2, 0.5])
+
+
+@OVERLAPS
+def test_the_order_of_tiles_does_not_matter(overlap):
+    random = np.random.default_rng(1)
+    parts, everything = random_parts(overlap)
+    for whole in (None, everything):
         first = merge(parts, (260, 340), whole)
-        for _ in range(5):
+        for _ in range(3):
             shuffled = [parts[number] for number in random.permutation(len(parts))]
-            again = merge(shuffled, (260, 340), whole)
-            assert_equal(first, again)
+            assert_equal(first, merge(shuffled, (260, 340), whole))
 
 
-def test_classes_never_merge_with_each_other():
-    places = [(40, 40, 190, 130), (42, 41, 191, 128), (300, 20, 330, 50), (301, 20, 331, 50)]
-    rows = [(*place, 0.5, number % 2) for number, place in enumerate(places)]
-    parts = []
-    for tile in tile_grid(260, 420, SIDE, 0.2):
-        visible = [
-            (max(x0, tile[0]), max(y0, tile[1]), min(x1, tile[2]), min(y1, tile[3]), score, kind)
-            for x0, y0, x1, y1, score, kind in rows
-        ]
-        parts.append((tile, detections(*(r for r in visible if r[0] < r[2] and r[1] < r[3]))))
-    found = merge(parts, (260, 420))
-    kept = torch.column_stack([found.boxes, found.classes])
-    assert sorted(kept.tolist()) == sorted([*row[:4], row[5]] for row in rows)
+@OVERLAPS
+def test_classes_are_merged_as_if_each_were_alone(overlap):
+    parts, whole = random_parts(overlap)
+    together = merge(parts, (260, 340), whole)
+    for kind in (0, 1):
+        own = [(tile, found.take(found.classes == kind)) for tile, found in parts]
+        alone = merge(own, (260, 340), whole.take(whole.classes == kind))
+        assert_equal(together.take(together.classes == kind), alone)
+
+
+@OVERLAPS
+def test_no_two_boxes_of_a_class_have_an_iou_above_the_threshold(overlap):
+    parts, whole = random_parts(overlap)
+    found = merge(parts, (260, 340), whole)
+    same = (found.classes[:, None] == found.classes).triu(1)
+    assert box_iou(found.boxes, found.boxes)[same].max() <= 0.5
+
+
+def test_two_objects_of_one_tile_stay_two_whatever_lies_between_them_on_others():
+    parts = [
+        ((0, 0, 100, 100), detections((60, 60, 80, 80, 0.9, 0), (72, 60, 92, 80, 0.8, 0))),
+        ((40, 0, 140, 100), detections((64, 60, 84, 80, 0.5, 0))),
+        ((40, 40, 140, 140), detections((68, 60, 88, 80, 0.5, 0))),
+    ]
+    assert sorted_boxes(merge(parts, (140, 140))) == [[60, 60, 80, 80], [72, 60, 92, 80]]
+
+
+def test_two_long_objects_stay_two_where_a_tile_misses_one():
+    parts = [
+        ((0, 0, 100, 100), detections((40, 20, 100, 60, 0.9, 0))),
+        ((80, 0, 180, 100), detections((97, 20, 180, 60, 0.8, 0))),  # the next tile shows no more
+    ]
+    assert sorted_boxes(merge(parts, (100, 260))) == [[40, 20, 100, 60], [97, 20, 180, 60]]
+
+
+def test_weak_boxes_replace_no_strong_one():
+    left, right, size = (0, 0, 100, 100), (80, 0, 180, 100), (100, 180)
+    whole_object = detections((20, 20, 80, 80, 0.9, 0))
+    parts = [(left, whole_object), (right, detections())]
+    larger = detections((18, 18, 106, 80, 0.06, 0))
+    assert_equal(merge(parts, size, larger), whole_object)
+    weak = (30, 20, 100, 80, 0.05, 0), (80, 20, 150, 80, 0.05, 0)
+    strong = (70, 40, 100, 60, 0.9, 0)
+    parts = [(left, detections(weak[0], strong)), (right, detections(weak[1]))]
+    assert sorted_boxes(merge(parts, size)) == [[30, 20, 150, 80], [70, 40, 100, 60]]
 
 
 def test_a_mosaic_shifted_by_a_stride_shifts_its_boxes_by_exactly_that():
