@@ -61,7 +61,7 @@ def detect(image: np.ndarray, preprocessing: Preprocessing, limit: int = 3000) -
 def cells(height: int, width: int, count: int, side: int = 20, seed: int = 0) -> tuple:
     """Return an image with discs of a side that do not touch, and their boxes."""
     generator = np.random.default_rng(seed)
-    image = np.zeros((height, width, 3), np.uint8)
+    planes = [np.zeros((height, width), np.uint8) for _ in range(3)]
     taken = np.zeros((height, width), bool)
     boxes = []
     while len(boxes) < count:
@@ -69,13 +69,11 @@ def cells(height: int, width: int, count: int, side: int = 20, seed: int = 0) ->
         if taken[y - 2 : y + side + 2, x - 2 : x + side + 2].any():
             continue
         taken[y : y + side, x : x + side] = True
-        channel = int(generator.integers(3))
         centre = (int(x) + side // 2, int(y) + side // 2)
-        plane = np.ascontiguousarray(image[..., channel])
-        cv2.circle(plane, centre, side // 2 - 1, int(generator.integers(160, 255)), -1)
-        image[..., channel] = plane
+        brightness = int(generator.integers(160, 255))
+        cv2.circle(planes[generator.integers(3)], centre, side // 2 - 1, brightness, -1)
         boxes.append([x + 1, y + 1, x + side, y + side])
-    return image, np.array(boxes, float)
+    return np.stack(planes, axis=2), np.array(boxes, float)
 
 
 def ious(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
