@@ -97,6 +97,9 @@ def load_described(
     MetadataCatalog.pop(name, None)
     MetadataCatalog.get(name).set(
         thing_classes=list(loaded.class_names),
+        thing_dataset_id_to_contiguous_id={
+            key: number for number, key in enumerate(loaded.category_ids)
+        },
         evaluator_type="coco",
         data_report=report.as_dict(),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..config import default_category_ids
 from ..data.builtin import NAMES, load_described, load_split
 from ..data.options import DatasetOptions
 from ..errors import UserError
@@ -22,18 +23,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run reads: the training records, each test set's records, and their common classes."""
+    """What a run reads.
+
+    Attributes:
+        train: the training records.
+        test: each test set's records, by its name.
+        class_names: of all of them, by `category_id`.
+        category_ids: the datasets' own category ids, in the same order.
+    """
 
     train: list[dict]
     test: dict[str, list[dict]]
     class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
 
 
 def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     """Load the data sets that DATASETS.TRAIN (if `with_training`) and DATASETS.TEST name.
 
     Raises:
-        UserError: an unknown data set (with the known ones), no image, or class lists that differ.
+        UserError: an unknown data set (with the known ones), no image, or class lists or category
+            ids that differ.
     """
     names = (list(cfg.DATASETS.TRAIN) if with_training else []) + list(cfg.DATASETS.TEST)
     if not cfg.DATASETS.TEST or (with_training and not cfg.DATASETS.TRAIN):
@@ -43,6 +53,8 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     loaded = {name: _load(cfg, name) for name in dict.fromkeys(names)}
     classes = {name: tuple(MetadataCatalog.get(name).thing_classes) for name in loaded}
     check_same_classes(classes)
+    ids = {name: _category_ids(name) for name in loaded}
+    _check_same_ids(ids)
     train = (
         [record for name in cfg.DATASETS.TRAIN for record in loaded[name]] if with_training else []
     )
@@ -58,7 +70,7 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
             "is nothing to learn; check the label files"
         )
     test = {name: loaded[name] for name in cfg.DATASETS.TEST}
-    return RunData(train, test, next(iter(classes.values())))
+    return RunData(train, test, next(iter(classes.values())), next(iter(ids.values())))
 
 
 def build_options(cfg: CfgNode) -> DatasetOptions:
@@ -118,6 +130,26 @@ def _load_own(cfg: CfgNode, name: str, own: tuple[str, str]) -> list[dict]:
         name, path, *own, lambda split: load_custom(path, split), build_options(cfg)
     )
     return loaded.records
+
+
+def _category_ids(name: str) -> tuple[int, ...]:
+    """Return a loaded dataset's own category ids, by class number; 1..K where it has none."""
+    metadata = MetadataCatalog.get(name)
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not numbers:  # a dataset that other code registered
+        return default_category_ids(len(metadata.thing_classes))
+    return tuple(sorted(numbers, key=numbers.get))
+
+
+def _check_same_ids(ids: dict[str, tuple[int, ...]]) -> None:
+    (first_place, first), *others = ids.items()
+    for place, found in others:
+        if found != first:
+            raise UserError(
+                f"category ids differ between {first_place} and {place}, so an id in "
+                f"predictions.json would not mean the same in both:\n  {first_place}: "
+                f"{list(first)}\n  {place}: {list(found)}\n Use the same ids in both files."
+            )
 
 
 def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
