@@ -109,7 +109,7 @@ def end_of(run: Path) -> dict[str, object]:
     ]
     best = load_checkpoint(run / "model_best.pth")
     parts["model_best.pth"] = content_sha256({"model": best["model"], "at": best["iteration"]})
-    for name in ("metrics.json", "predictions.json"):
+    for name in ("metrics.json", "predictions.json", "predictions_meta.json"):
         content = (run / "inference" / name).read_bytes()
         parts[f"inference/{name}"] = hashlib.sha256(content).hexdigest()
     return parts

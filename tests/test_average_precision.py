@@ -174,6 +174,7 @@ def test_a_healthy_only_set_defines_nothing_and_says_so(crowd):
         ({"bbox": [5, 5, -3, 1]}, "is not .x, y, width, height. with sides >= 0"),
         ({"score": "0.5"}, "must be numbers"),
         ({"image_id": 99}, "image_id 99.*has no such image"),
+        ({"image_id": "1"}, "image_id '1'.*ids of this dataset are numbers, not text"),
         ({"category_id": 3}, r"category_id 3 is not in 0\.\.2"),
     ],
 )

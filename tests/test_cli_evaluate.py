@@ -14,7 +14,7 @@ from ulga_d2.cli.main import main
 from ulga_d2.data.builtin import load_split
 from ulga_d2.data.sample import write_sample
 from ulga_d2.evaluation.estimate import estimate, estimate_as_dict, estimate_table
-from ulga_d2.evaluation.resample import Scorer, cluster_draws
+from ulga_d2.evaluation.resample import Draws, Scorer, cluster_draws
 from ulga_d2.evaluation.summary import all_metrics
 
 NAME = "brain_tumor_val"
@@ -140,10 +140,8 @@ def test_an_interval_is_the_middle_of_the_resampled_metrics():
         records,
         predictions,
         CLASSES,
-        clusters,
+        Draws(clusters, 100, 7),
         froc_hit="iou",
-        resamples=100,
-        seed=7,
         watch=no_watch,
     )
     drawn = Scorer.of(records, predictions, CLASSES).scores(cluster_draws(clusters, 100, 7))
@@ -156,9 +154,7 @@ def test_an_interval_is_the_middle_of_the_resampled_metrics():
 
 def test_what_is_undefined_has_a_reason_and_no_interval():
     records = [{"image_id": 1, "annotations": []}, {"image_id": 2, "annotations": []}]
-    found = estimate(
-        records, [], ["a"], np.arange(2), froc_hit="iou", resamples=100, seed=0, watch=no_watch
-    )
+    found = estimate(records, [], ["a"], Draws(np.arange(2), 100), froc_hit="iou", watch=no_watch)
     assert found.intervals == {}
     figures = estimate_as_dict(found)["figures"]
     assert figures["bbox/AP"] == {"value": None, "reason": "no ground-truth boxes at all"}
@@ -168,9 +164,7 @@ def test_what_is_undefined_has_a_reason_and_no_interval():
 def test_resamples_that_leave_a_figure_undefined_are_told():
     box = {"bbox": [0, 0, 50, 50], "bbox_mode": 1, "category_id": 0}
     records = [{"image_id": 1, "annotations": [box]}, {"image_id": 2, "annotations": []}]
-    found = estimate(
-        records, [], ["a"], np.arange(2), froc_hit="iou", resamples=400, seed=0, watch=no_watch
-    )
+    found = estimate(records, [], ["a"], Draws(np.arange(2), 400), froc_hit="iou", watch=no_watch)
     undefined = found.intervals["bbox/AP"].undefined
     assert math.isclose(undefined / 400, 1 / 4, abs_tol=0.08)  # the empty image drawn twice
     assert f"bbox/AP: {undefined} of 400 resamples leave it undefined" in estimate_table(found)

@@ -20,7 +20,7 @@ from ulga_d2.drawing.detections import (
 from ulga_d2.drawing.grid import MARGIN, PANEL
 from ulga_d2.drawing.marks import LINE_HEIGHT, class_color
 from ulga_d2.errors import UserError
-from ulga_d2.inference.detections import Category, Detections, to_categories
+from ulga_d2.inference.detections import Category, Detections
 
 SIZE = (100, 200)
 BOXES = [[20.0, 30.0, 60.0, 80.0], [100.5, 10.0, 150.0, 40.25], [5.0, 5.0, 15.0, 15.0]]
@@ -57,14 +57,9 @@ def many(count: int, size: tuple[int, int], sides: tuple[int, int], classes: int
         boxes.astype(np.float32),
         np.sort(rng.uniform(0.3, 1, count))[::-1].astype(np.float32),
         rng.integers(0, classes, count),
-        to_categories([f"kind{number}" for number in range(classes)]),
+        tuple(Category(number + 1, f"kind{number}") for number in range(classes)),
         size,
     )
-
-
-def test_categories_without_ids_are_numbered_from_1():
-    assert to_categories(["a", "b"]) == (Category(1, "a"), Category(2, "b"))
-    assert to_categories(["a", "b"], [7, 3]) == (Category(7, "a"), Category(3, "b"))
 
 
 @pytest.mark.parametrize(

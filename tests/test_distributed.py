@@ -158,7 +158,7 @@ def test_an_evaluation_on_two_ranks_equals_that_on_one(sample_root, tmp_path, mo
     args.folders, args.num_gpus = folders[1], 1
     evaluate_on_each_root(args)
     for alone, together in zip(folders[1], folders[2], strict=True):
-        for name in ("metrics.json", "predictions.json"):
+        for name in ("metrics.json", "predictions.json", "predictions_meta.json"):
             expected = (alone / "inference" / name).read_bytes()
             assert (together / "inference" / name).read_bytes() == expected
         assert len(json.loads((alone / "inference" / "predictions.json").read_text())) >= 50

@@ -24,6 +24,7 @@ from ulga_d2.evaluation.summary import all_metrics
 
 CLASSES = ["glioma", "meningioma"]
 SIDE = 96
+FILES = ["metrics.json", "predictions.json", "predictions_meta.json"]
 HEADER = 74  # pixels above the grid: three lines of words and two margins
 
 
@@ -101,10 +102,11 @@ def test_files_hold_every_figure_and_the_predictions_that_made_them(tmp_path, ca
     assert metrics["bbox/APs"] is None
     assert metrics["reasons"]["bbox/APs"] == "no ground-truth object smaller than 32x32 px"
     predictions = json.loads((tmp_path / "inference/predictions.json").read_text())
-    assert predictions == evaluator.predictions
-    again = all_metrics(evaluator.records, predictions, evaluator.class_names, froc_hit="iou")
-    assert metrics == {**again.values, "reasons": again.reasons}
-    assert sorted(os.listdir(tmp_path / "inference")) == ["metrics.json", "predictions.json"]
+    from_zero = [item | {"category_id": item["category_id"] - 1} for item in predictions]
+    assert from_zero == evaluator.predictions
+    again = all_metrics(evaluator.records, from_zero, evaluator.class_names, froc_hit="iou")
+    assert metrics == {**again.values, "max_detections": 100, "reasons": again.reasons}
+    assert sorted(os.listdir(tmp_path / "inference")) == FILES
     assert capsys.readouterr().out == "", "pycocotools must not print"
 
 
@@ -125,7 +127,7 @@ def test_figures_do_not_depend_on_order_or_on_images_that_come_twice(tmp_path):
     shuffled = random.Random(0).sample(records, len(records))
     _, results = evaluate(tmp_path / "b", [shuffled[:5], shuffled[3:], shuffled[:2]])
     assert results == expected
-    for name in ["metrics.json", "predictions.json"]:
+    for name in FILES:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -146,7 +148,7 @@ def test_two_processes_give_the_figures_of_one(tmp_path):
     _, expected = evaluate(tmp_path / "one", [make_records()])
     assert json.loads((tmp_path / "0.json").read_text()) == expected
     assert json.loads((tmp_path / "1.json").read_text()) == {}
-    for name in ["metrics.json", "predictions.json"]:
+    for name in FILES:
         assert (tmp_path / "ranks" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 

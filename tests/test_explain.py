@@ -14,7 +14,7 @@ from tests.conftest import CONFIGS
 from tests.dicom_files import write_dicom
 from tests.tiny_detectors import CLASSES, options
 from ulga_d2.cli.main import main
-from ulga_d2.config import resolve_classes
+from ulga_d2.config import default_category_ids, resolve_classes
 from ulga_d2.engine.checkpoint import save_checkpoint
 from ulga_d2.engine.launch import read_config
 from ulga_d2.inference.model import build_seeded_model
@@ -28,7 +28,7 @@ def trained(folder: Path, kind: str) -> list[str]:
     """Save a detector's first weights as a checkpoint; return its config and the file."""
     args = argparse.Namespace(config_file=leaf(kind), opts=options(), eval_only=True)
     cfg = read_config(args)
-    resolve_classes(cfg, CLASSES)
+    resolve_classes(cfg, CLASSES, default_category_ids(len(CLASSES)))
     state = {
         "model": build_seeded_model(cfg).state_dict(),
         "iteration": 0,

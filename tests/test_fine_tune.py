@@ -14,7 +14,7 @@ from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from torch import Tensor, nn
 
 from ulga_d2 import get_cfg
-from ulga_d2.config import merge_config, resolve_classes
+from ulga_d2.config import default_category_ids, merge_config, resolve_classes
 from ulga_d2.engine.initial import start_from
 from ulga_d2.engine.launch import main, run, setup
 from ulga_d2.engine.trainer import Trainer
@@ -44,7 +44,7 @@ def config(leaf: str, classes: tuple[str, ...], **changes: object) -> CfgNode:
     cfg = get_cfg()
     changes = {**TINY_HEADS, **changes}
     merge_config(cfg, str(CONFIGS / f"{leaf}.yaml"), tiny_options(Path("unused"), **changes))
-    resolve_classes(cfg, classes)
+    resolve_classes(cfg, classes, default_category_ids(len(classes)))
     return cfg
 
 

@@ -18,7 +18,7 @@ from ulga_d2.analysis.look import look
 from ulga_d2.analysis.record import attention_rows, recorded, sampled_points
 from ulga_d2.analysis.similarity import mean_cosine
 from ulga_d2.analysis.view import View
-from ulga_d2.config import resolve_classes
+from ulga_d2.config import default_category_ids, resolve_classes
 from ulga_d2.engine.launch import read_config
 from ulga_d2.inference.model import build_seeded_model
 from ulga_d2.layers.attention import GlobalAttention, WindowAttention
@@ -42,7 +42,7 @@ def detector_of(kind: str, *more: str) -> nn.Module:
     config = str(Path(CONFIGS) / f"brain_tumor_{kind}_nano.yaml")
     args = argparse.Namespace(config_file=config, opts=[*options(), *ALL, *more], eval_only=True)
     cfg = read_config(args)
-    resolve_classes(cfg, CLASSES)
+    resolve_classes(cfg, CLASSES, default_category_ids(len(CLASSES)))
     return build_seeded_model(cfg).eval()
 
 

@@ -57,7 +57,8 @@ def scene(seed: int) -> tuple[list[dict], list[dict], dict[int, list]]:
             masks[image].append((found, category, round(float(rng.uniform()), 2)))
         masks[image].append((disc(rng)[0], int(rng.integers(2)), round(float(rng.uniform()), 2)))
         size = {"height": HEIGHT, "width": WIDTH}
-        records.append({"image_id": image, **size, "annotations": annotations})
+        record = {"image_id": image, "file_name": f"{image}.png", **size}
+        records.append({**record, "annotations": annotations})
         for mask, category, score in masks[image]:
             x0, y0, x1, y1 = box_of(mask)
             results.append(
@@ -78,7 +79,7 @@ def coco_content(records: list[dict]) -> dict:
         {
             **{key: item[key] for key in ("category_id", "bbox", "iscrowd", "segmentation")},
             "image_id": record["image_id"] + 1,
-            "area": float(run_lengths.area(item["segmentation"])),
+            "area": item.get("area", float(run_lengths.area(item["segmentation"]))),
         }
         for record in records
         for item in record["annotations"]
@@ -92,9 +93,13 @@ def coco_content(records: list[dict]) -> dict:
     }
 
 
+@pytest.mark.parametrize("stated", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_figures_of_masks_are_pycocotools_own(seed, tmp_path):
+def test_figures_of_masks_are_pycocotools_own(seed, stated, tmp_path):
     records, results, _ = scene(seed)
+    if stated:  # areas that are not the masks'
+        for number, item in enumerate(i for record in records for i in record["annotations"]):
+            item["area"] = 900.0 + 100 * (number % 4)
     (tmp_path / "truth.json").write_text(json.dumps(coco_content(records)))
     truth = COCO(str(tmp_path / "truth.json"))
     found = truth.loadRes(  # with a box beside it, a result would get the area of its box

@@ -23,6 +23,7 @@ from ulga_d2.evaluation.report.hits import match_images
 from ulga_d2.evaluation.report.page import Source, render_report
 from ulga_d2.evaluation.report.scored import score
 from ulga_d2.evaluation.report.sections import build_sections, counts_by_class
+from ulga_d2.evaluation.resample import Draws
 from ulga_d2.evaluation.runs import Run
 
 NAMES = ("solid", "</script><b>ring")
@@ -54,7 +55,7 @@ def random_set(seed: int) -> tuple[list[dict], list[dict]]:
                     "image_id": f"i{image:02d}",
                     "category_id": int(rng.integers(2)),
                     "bbox": [*moved[:2], max(1.0, moved[2]), max(1.0, moved[3])],
-                    "score": round(float(rng.random()), 1) + 0.01,
+                    "score": min(round(float(rng.random()), 1) + 0.01, 1.0),
                 }
             )
     return records, predictions
@@ -69,10 +70,8 @@ def estimated(records: list[dict], predictions: list[dict]) -> Estimate:
         records,
         predictions,
         NAMES,
-        np.arange(len(records)),
+        Draws(np.arange(len(records)), 100),
         froc_hit="iou",
-        resamples=100,
-        seed=0,
         watch=lambda draws, _: draws,
     )
 

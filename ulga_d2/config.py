@@ -243,9 +243,28 @@ def value_of(cfg: CfgNode | dict[str, Any], key: str) -> Any:
     return value
 
 
-def resolve_classes(cfg: CfgNode, class_names: tuple[str, ...]) -> None:
-    """Write the class names and their number into `cfg`, in place, and log them."""
+def default_category_ids(num_classes: int) -> tuple[int, ...]:
+    """Return 1..K: the category ids of a dataset whose format has none of its own."""
+    return tuple(range(1, num_classes + 1))
+
+
+def stated_category_ids(config: str, num_classes: int) -> tuple[int, ...]:
+    """Return DATASETS.CATEGORY_IDS of a resolved config as YAML text, such as a checkpoint's.
+
+    Without the key, which older versions did not write, they are 1..K.
+    """
+    import yaml
+
+    stated = value_of(yaml.safe_load(config), "DATASETS.CATEGORY_IDS")
+    return tuple(stated) if stated else default_category_ids(num_classes)
+
+
+def resolve_classes(
+    cfg: CfgNode, class_names: tuple[str, ...], category_ids: tuple[int, ...]
+) -> None:
+    """Write the classes (names, category ids, their number) into `cfg`, in place, and log them."""
     cfg.DATASETS.CLASS_NAMES = list(class_names)
+    cfg.DATASETS.CATEGORY_IDS = list(category_ids)
     for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
         node.NUM_CLASSES = len(class_names)
     logger.info("%d classes: %s", len(class_names), ", ".join(class_names))

@@ -148,6 +148,8 @@ def _add_dataset_keys(cfg: CfgNode) -> None:
     cfg.DATASETS.FOLD = 0
     # Resolved from the data when a run is set up and written to config.yaml; no YAML states it.
     cfg.DATASETS.CLASS_NAMES = []
+    # The datasets' own category ids, in the order of CLASS_NAMES; resolved with them.
+    cfg.DATASETS.CATEGORY_IDS = []
 
 
 def _add_input_keys(cfg: CfgNode) -> None:

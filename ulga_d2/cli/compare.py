@@ -9,9 +9,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .draws import LEAST, add_dataset_options, add_draw_options
+from .draws import LEAST, add_dataset_options, add_draw_options, check_limit
+
+if TYPE_CHECKING:
+    from ..data.record import LoadedSplit
+    from ..evaluation.resample import Scorer
+
+logger = logging.getLogger(__name__)
 
 SIDES = "ulga compare A... -- B... --dataset NAME"
 
@@ -45,34 +52,55 @@ def run(args: argparse.Namespace) -> int:
     """Compare; print tables and conclusions."""
     from ..data.progress import with_progress
     from ..evaluation.atomic import write_atomically
+    from ..evaluation.boxes import limit_warning
     from ..evaluation.clusters import cluster_numbers, clusters_in_words, default_clusters
     from ..evaluation.compare import Plan, compare
-    from ..evaluation.resample import Scorer
-    from ..evaluation.saved import read_predictions
+    from ..evaluation.saved import common_limit
     from ..evaluation.verdict import Setting, as_dict, as_text
     from .data_sets import load_one_split
 
     _check(args)
+    check_limit(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     loaded = load_one_split(args.dataset)
-    records, names = loaded.records, loaded.class_names
+    records = loaded.records
     how = args.cluster or default_clusters(records)
     clusters = cluster_numbers(records, how)
-    sides = [
-        [Scorer.of(records, read_predictions(path), names, per_class=True) for path in side]
-        for side in (args.a, args.b)
-    ]
+    limit = common_limit(args.max_detections, [*args.a, *args.b])
+    if warning := limit_warning(records, limit):
+        logger.warning("warning: %s", warning)
+    sides = [[_scorer(path, loaded, args, limit) for path in side] for side in (args.a, args.b)]
     plan = Plan(args.bootstrap, args.permutations, args.seed)
-    watch = partial(with_progress, logger=logging.getLogger(__name__))
+    watch = partial(with_progress, logger=logger)
     found = compare(*sides, clusters, plan, watch)
     files = (tuple(map(str, side)) for side in (args.a, args.b))
     words = clusters_in_words(how, clusters)
-    setting = Setting(*files, args.dataset, len(records), how, int(clusters.max()) + 1, words, plan)
+    count = int(clusters.max()) + 1
+    setting = Setting(*files, args.dataset, len(records), how, count, words, plan, limit)
     print(as_text(setting, found))
     if args.json:
         text = json.dumps(as_dict(setting, found), indent=1, ensure_ascii=False)
         write_atomically(str(args.json), f"{text}\n".encode())
     return 0
+
+
+def _scorer(path: Path, loaded: LoadedSplit, args: argparse.Namespace, limit: int) -> Scorer:
+    """Read and match one file; warn where classes seem to be mixed up."""
+    from ..evaluation.resample import Scorer
+    from ..evaluation.saved import read_results
+    from ..evaluation.summary import mix_up_warning
+
+    names = loaded.class_names
+    found = read_results(path, names, loaded.category_ids, numbering=args.category_ids)
+    match = partial(Scorer.of, loaded.records, found, names, max_detections=limit)
+    scorer = match(per_class=True)
+    ap = scorer.score()[0]
+    if ap < 1:  # only then can they be
+        both = match(agnostic=True)
+        warning = mix_up_warning(ap, both.score()[both.names.index("agnostic/AP")])
+        if warning:
+            logger.warning("warning: %s: %s", path, warning)
+    return scorer
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -143,6 +143,7 @@ def _of_config(file: str) -> DataSet:
         anchors=_anchors(cfg),
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         intensity=build_intensity(cfg),
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
     options = build_options(cfg)
     known = {name: partial(load_split, name, options) for name in NAMES}

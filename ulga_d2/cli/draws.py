@@ -19,6 +19,29 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         help="such as brain_tumor_val; of an own data set config.yaml:mine_val",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument(
+        "--max-detections",
+        type=int,
+        metavar="N",
+        help="detections of an image that count, best first (default: what the run or "
+        "predictions_meta.json states, else 100); AR100 is called by it",
+    )
+    parser.add_argument(
+        "--category-ids",
+        choices=["dataset", "contiguous"],
+        help="what category_id counts in a file without predictions_meta.json beside it: the "
+        "dataset's own ids, or 0 to K - 1 (default: decided by the ids, see docs/evaluation.md)",
+    )
+
+
+def check_limit(args: argparse.Namespace) -> None:
+    """Refuse a limit of detections below 1.
+
+    Raises:
+        UserError: naming the option and what to give.
+    """
+    if args.max_detections is not None and args.max_detections < 1:
+        raise UserError(f"--max-detections is {args.max_detections}; give 1 or more")
 
 
 def add_draw_options(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .draws import add_dataset_options, add_draw_options, check_draws
+from .draws import add_dataset_options, add_draw_options, check_draws, check_limit
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         description="Score saved detections on a data set: COCO's AP and AR, per class, per size "
-        "and class-agnostic, with 95 %% intervals from resamples of the images (--bootstrap 0: "
+        "and class-agnostic, with 95 % intervals from resamples of the images (--bootstrap 0: "
         "without); FROC, the best F1 threshold, calibration and the split of errors.",
     )
     parser.add_argument(
@@ -42,15 +42,22 @@ def run(args: argparse.Namespace) -> int:
     """Print the figures; write what was asked for."""
     from ..data.progress import with_progress
     from ..evaluation.atomic import write_atomically
+    from ..evaluation.boxes import limit_warning
     from ..evaluation.clusters import cluster_numbers, clusters_in_words, default_clusters
     from ..evaluation.estimate import estimate, estimate_as_dict, estimate_table
-    from ..evaluation.saved import read_predictions
+    from ..evaluation.resample import Draws
+    from ..evaluation.saved import common_limit, read_results
+    from ..evaluation.summary import mix_up_warning
     from .data_sets import load_one_split
 
     check_draws(args)
+    check_limit(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    predictions = read_predictions(args.predictions)
     loaded = load_one_split(args.dataset)
+    limit = common_limit(args.max_detections, [args.predictions])
+    predictions = read_results(
+        args.predictions, loaded.class_names, loaded.category_ids, numbering=args.category_ids
+    )
     how = args.cluster or default_clusters(loaded.records)
     clusters = cluster_numbers(loaded.records, how)
     logger.info("matching %s detections to objects", f"{len(predictions):,}")
@@ -58,17 +65,23 @@ def run(args: argparse.Namespace) -> int:
         loaded.records,
         predictions,
         loaded.class_names,
-        clusters,
+        Draws(clusters, args.bootstrap, args.seed),
         froc_hit=args.froc_hit,
-        resamples=args.bootstrap,
-        seed=args.seed,
         watch=partial(with_progress, logger=logger),
+        max_detections=limit,
     )
     words = clusters_in_words(how, clusters)
     print(f"{args.predictions} on {args.dataset}: {len(predictions):,} detections")
     if args.bootstrap:
         print(f"intervals: {args.bootstrap:,} resamples, seed {args.seed}, of {words}")
     print(f"\n{estimate_table(found)}")
+    values = found.metrics.values
+    for warning in (
+        limit_warning(loaded.records, limit),
+        mix_up_warning(values["bbox/AP"], values["agnostic/AP"]),
+    ):
+        if warning:
+            logger.warning("warning: %s", warning)
     if args.json:
         setting = {"dataset": args.dataset, "images": len(loaded.records), "cluster": how}
         setting |= {"predictions": str(args.predictions), "seed": args.seed}

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     with _sampled(cfg) if args.sample else contextlib.nullcontext():
         data = load_run_data(cfg, with_training=True)
         batch = read_batch(cfg, data.train, args.images)
-    resolve_classes(cfg, data.class_names)
+    resolve_classes(cfg, data.class_names, data.category_ids)
     objects = sum(len(image["instances"]) for image in batch)
     print(f"{len(batch)} images of {cfg.INPUT.SQUARE_SIZE} px with {objects} objects", flush=True)
     outcome = memorise(

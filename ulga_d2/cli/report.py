@@ -15,6 +15,7 @@ from .draws import add_draw_options, check_draws
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from ..engine.datasets import RunData
     from ..evaluation.report.page import Source
 
 logger = logging.getLogger(__name__)
@@ -61,22 +62,23 @@ def _source(args: argparse.Namespace) -> Source:
     from ..evaluation.clusters import cluster_numbers, clusters_in_words, default_clusters
     from ..evaluation.estimate import estimate
     from ..evaluation.report.page import Source
-    from ..evaluation.saved import find_predictions, read_predictions
+    from ..evaluation.resample import Draws
+    from ..evaluation.saved import common_limit, read_results
     from ..inference.preprocess import build_intensity
 
-    predictions = read_predictions(find_predictions(args.run_dir))
-    cfg, (name, records, class_names) = _test_set(args.run_dir)
+    cfg, name, data = _test_set(args.run_dir)
+    records, class_names = data.test[name], data.class_names
+    predictions = read_results(args.run_dir, class_names, data.category_ids)
     how = args.cluster or default_clusters(records)
     clusters = cluster_numbers(records, how)
     found = estimate(
         records,
         predictions,
         class_names,
-        clusters,
+        Draws(clusters, args.bootstrap, args.seed),
         froc_hit=cfg.TEST.FROC_HIT,
-        resamples=args.bootstrap,
-        seed=args.seed,
         watch=partial(with_progress, logger=logger),
+        max_detections=common_limit(None, [args.run_dir]),
     )
     intervals = ""
     if args.bootstrap:
@@ -88,8 +90,8 @@ def _source(args: argparse.Namespace) -> Source:
     )
 
 
-def _test_set(run_dir: Path) -> tuple[CfgNode, tuple[str, list[dict], tuple[str, ...]]]:
-    """Return the run's config, and name, records and classes of the one set it was tested on."""
+def _test_set(run_dir: Path) -> tuple[CfgNode, str, RunData]:
+    """Return the run's config, the name of the one set it was tested on, and its data."""
     from .. import get_cfg
     from ..config import merge_config
     from ..engine.datasets import load_run_data
@@ -101,6 +103,4 @@ def _test_set(run_dir: Path) -> tuple[CfgNode, tuple[str, list[dict], tuple[str,
             f"{run_dir} was tested on {', '.join(cfg.DATASETS.TEST)}; a report is about one set, "
             "so evaluate on one with --eval-only and an OUTPUT_DIR of its own"
         )
-    data = load_run_data(cfg, with_training=False)
-    ((name, records),) = data.test.items()
-    return cfg, (name, records, data.class_names)
+    return cfg, cfg.DATASETS.TEST[0], load_run_data(cfg, with_training=False)

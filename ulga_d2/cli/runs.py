@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from ..evaluation.atomic import write_atomically
+from ..evaluation.average_precision import headline
 from ..evaluation.report.chart import Line, line_chart
 from ..evaluation.report.page import render_chart
-from ..evaluation.runs import Run, csv_table, group_runs, markdown_table, read_run
+from ..evaluation.runs import Run, csv_table, group_runs, headline_names, markdown_table, read_run
 
-FIGURES = ("bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/AR100", "agnostic/AP")
 CURVES = ("bbox/AP", "total_loss")
 
 
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--figure",
         action="append",
         metavar="NAME",
-        help=f"a column, by its name in inference/metrics.json (default: {', '.join(FIGURES)})",
+        help=f"a column, by its name in inference/metrics.json (default: {', '.join(headline())})",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table printed")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line a run")
@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table; write what was asked for."""
     runs = [read_run(folder) for folder in args.run_dirs]
-    names = args.figure or list(FIGURES)
+    names = args.figure or headline_names(runs)
     _check(runs, names)
     groups = group_runs(runs)
     table = markdown_table(groups, names)

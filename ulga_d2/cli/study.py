@@ -84,9 +84,8 @@ def _write_tables(execution: Execution, draws: int) -> None:
     from ..data.progress import with_progress
     from ..evaluation.atomic import write_atomically
     from ..evaluation.compare import Plan
-    from ..evaluation.runs import csv_table
+    from ..evaluation.runs import csv_table, headline_names
     from ..study.table import (
-        FIGURES,
         comparisons,
         figures_table,
         finished_rows,
@@ -106,7 +105,8 @@ def _write_tables(execution: Execution, draws: int) -> None:
     text = "\n\n".join(filter(None, parts)) + "\n"
     write_atomically(str(out / "study.md"), text.encode())
     runs = {row.name: row.runs for row in rows}
-    write_atomically(str(out / "study.csv"), csv_table(runs, list(FIGURES)).encode())
+    names = headline_names(run for row in rows for run in row.runs)
+    write_atomically(str(out / "study.csv"), csv_table(runs, names).encode())
     curves = learning_curves(rows)
     if curves:
         write_atomically(str(out / "curves.svg"), curves.encode())

@@ -95,7 +95,8 @@ def load_described(
     if report.reasons:
         logger.warning("%s: %s", name, report.oddities())
     facts = {"thing_classes": list(loaded.class_names), "data_report": report.as_dict()}
-    describe(name, place, options, **facts)
+    numbers = {key: number for number, key in enumerate(loaded.category_ids)}
+    describe(name, place, options, thing_dataset_id_to_contiguous_id=numbers, **facts)
     return loaded
 
 

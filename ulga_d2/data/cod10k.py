@@ -54,7 +54,7 @@ def load_cod10k(root: Path, split: str, options: DatasetOptions = DEFAULT_OPTION
     part = find_part(root, "Test" if split == "test" else "Train")
     class_names = FOREGROUND if options.cod10k_classes == 1 else SUB_CLASSES
     report = DataReport.for_classes(class_names)
-    with open_truth(part, root) as truth, cached_sizes(root) as size_of:
+    with open_truth(part, root) as (truth, ids), cached_sizes(root) as size_of:
         names = _names(part, truth)
         _compare(root, part, names, report)
         reader = _Reader(part, truth, size_of, class_names, report)
@@ -69,7 +69,9 @@ def load_cod10k(root: Path, split: str, options: DatasetOptions = DEFAULT_OPTION
                 "them as negatives", split, len(others)
             )  # fmt: skip
         reader.check_usable()
-    return LoadedSplit(records, class_names, report)
+    # The JSON names one category; the sub-classes stand in the names of the images alone.
+    own_ids = tuple(ids[name] for name in class_names) if ids.keys() >= {*class_names} else None
+    return LoadedSplit(records, class_names, report, own_ids)
 
 
 def _split(stem: str, part: Part) -> str:
@@ -187,7 +189,7 @@ class _Reader:
                 reason = "names that differ from their number's sub-class; the number counts"
                 self.report.note(reason, truth.place)
         return [
-            Box(box.xyxy, category_id, box.place, box.iscrowd, self._mask(box, size))
+            Box(box.xyxy, category_id, box.place, box.iscrowd, self._mask(box, size), box.area)
             for box in truth.boxes
         ]
 

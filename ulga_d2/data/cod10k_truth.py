@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from .cod10k_tree import Part
-from .formats.coco_file import parse_coco
+from .formats.coco_file import parse_coco, usable_area
 from .formats.images import OutlinedBox
 from .instance_masks import MaskObjects, instances_in, parts_in
 from .size_cache import cached
@@ -37,9 +37,13 @@ class Truth:
     from_parts: bool = False
 
 
+# By the image's name without suffix, what reads its objects.
+Readers = dict[str, Callable[[], Truth]]
+
+
 @contextmanager
-def open_truth(part: Part, root: Path) -> Iterator[dict[str, Callable[[], Truth]]]:
-    """Yield, by the image's name without suffix, what reads its objects.
+def open_truth(part: Part, root: Path) -> Iterator[tuple[Readers, dict[str, int]]]:
+    """Yield what reads each image's objects, and the JSON's category ids by name (masks: none).
 
     Args:
         part: the files.
@@ -60,7 +64,7 @@ def open_truth(part: Part, root: Path) -> Iterator[dict[str, Callable[[], Truth]
         }
         for stem, path in part.instances.items():
             readers[stem] = partial(_read_mask, str(path), instances, False)
-        yield readers
+        yield readers, {}
 
 
 def _read_mask(path: str, read: Callable[[str], MaskObjects], from_parts: bool) -> Truth:
@@ -83,18 +87,18 @@ def _as_objects(stored: dict) -> MaskObjects:
     return {"size": [int(height), int(width)], "objects": objects}
 
 
-def _in_json(path: Path) -> dict[str, Callable[[], Truth]]:
+def _in_json(path: Path) -> tuple[Readers, dict[str, int]]:
     content = parse_coco(path)
     annotations: dict[int, list[tuple[int, dict]]] = defaultdict(list)
     for key, annotation in content.annotations.items():
         annotations[annotation["image_id"]].append((key, annotation))
-    readers: dict[str, Callable[[], Truth]] = {}
+    readers: Readers = {}
     for key, image in content.images.items():
         stem = Path(image["file_name"]).stem
         if stem in readers:
             raise UserError(f"{path}: two images are named {stem}; remove one of them")
         readers[stem] = partial(_record_in_json, path, key, image, annotations[key])
-    return readers
+    return readers, {entry["name"]: key for key, entry in content.categories.items()}
 
 
 def _record_in_json(
@@ -104,6 +108,8 @@ def _record_in_json(
     for number, annotation in annotations:
         x, y, width, height = map(float, annotation["bbox"])
         place = f"{path}, annotation {number}"
-        outline = annotation.get("segmentation")
-        boxes.append(OutlinedBox((x, y, x + width, y + height), 0, place, outline=outline))
+        outline, area = annotation.get("segmentation"), annotation.get("area")
+        area = float(area) if usable_area(area) else None
+        xyxy = (x, y, x + width, y + height)
+        boxes.append(OutlinedBox(xyxy, 0, place, outline=outline, area=area))
     return Truth(f"{path}, image {key}", (image.get("height"), image.get("width")), boxes)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
     if own.patient is None:
         return loaded
     records = _with_patients(loaded.records, images, own.patient, yaml_file)
-    return LoadedSplit(records, loaded.class_names, loaded.report)
+    return replace(loaded, records=records)
 
 
 def _read_coco(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:

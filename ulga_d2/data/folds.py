@@ -149,12 +149,18 @@ def _select(
 
     What reading the pool dropped has no fold: it stands in the reports of both.
     """
-    class_names = next(iter(pooled.values())).class_names
+    first = next(iter(pooled.values()))
+    class_names, category_ids = first.class_names, first.category_ids
     report = DataReport.for_classes(class_names)
     records = []
     for split, loaded in pooled.items():
         if loaded.class_names != class_names:
             raise UserError(f"class names differ between the splits that {path} pools")
+        if loaded.category_ids != category_ids:
+            raise UserError(
+                f"category ids differ between the splits that {path} pools: {list(category_ids)} "
+                f"and, in {split}, {list(loaded.category_ids)}; use the same ids in both"
+            )
         _add_reasons(report, loaded.report)
         for record in loaded.records:
             if (_fold(record, split, folds, path) == fold) == is_val:
@@ -166,7 +172,7 @@ def _select(
             report.boxes[class_names[annotation["category_id"]]] += 1
     report.found_images = report.images + report.dropped_images
     report.found_boxes = report.boxes.total() + report.dropped_boxes
-    return LoadedSplit(records, class_names, report)
+    return LoadedSplit(records, class_names, report, category_ids)
 
 
 def _fold(record: dict, split: str, folds: Folds, path: str) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from detectron2.structures import BoxMode
 
+from ..config import default_category_ids
 from .report import DataReport
 
 # A clipped box is kept if each side is at least this long (pixels) ...
@@ -29,6 +30,8 @@ class Box:
         iscrowd: COCO's flag for a box around a group.
         segmentation: the object's mask as COCO's compressed run lengths ("size", "counts"), of the
             image's size; None where the data give boxes alone.
+        area: the object's area in pixels that the file states (COCO `area`: as a rule the mask's);
+            None where it states none.
     """
 
     xyxy: tuple[float, float, float, float]
@@ -36,11 +39,19 @@ class Box:
     place: str
     iscrowd: int = 0
     segmentation: dict | None = None
+    area: float | None = None
 
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """One split of a data set: its records, its class names, and what reading it found.
+    """One split of a data set: its records, its classes, and what reading it found.
+
+    Attributes:
+        records: detectron2's dicts, with `category_id` contiguous from 0.
+        class_names: by that number.
+        report: what was read, fixed and dropped.
+        category_ids: the dataset's own category ids, by that number. A format without ids of its
+            own leaves them out and gets 1..K.
 
     Raises:
         AssertionError: an image or a box was lost without being counted; a fault of the reader.
@@ -49,8 +60,12 @@ class LoadedSplit:
     records: list[dict]
     class_names: tuple[str, ...]
     report: DataReport
+    category_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.category_ids is None:
+            ids = default_category_ids(len(self.class_names))
+            object.__setattr__(self, "category_ids", ids)
         lost = self.report.imbalance()
         if lost:
             raise AssertionError(lost)
@@ -112,6 +127,8 @@ def _annotations(boxes: Iterable[Box], size: tuple[int, int], report: DataReport
         }
         if box.segmentation is not None:
             annotation["segmentation"] = box.segmentation
+        if box.area is not None and _overhang(box, xyxy) <= ROUNDING:
+            annotation["area"] = box.area  # of the box as annotated, so not of a clipped one
         annotations.append(annotation)
     return annotations
 
@@ -131,8 +148,7 @@ def _inside(box: Box, size: tuple[int, int], report: DataReport) -> list[float] 
     if side_x <= 0 or side_y <= 0:
         report.drop_box("boxes outside the image dropped", box.place)
         return None
-    overhang = max(abs(a - b) for a, b in zip(clipped, box.xyxy, strict=True))
-    if overhang <= ROUNDING:
+    if _overhang(box, clipped) <= ROUNDING:
         return clipped
     least_area = MIN_AREA_LEFT * (x1 - x0) * (y1 - y0)
     if min(side_x, side_y) < MIN_CLIPPED_SIDE or side_x * side_y < least_area:
@@ -140,3 +156,7 @@ def _inside(box: Box, size: tuple[int, int], report: DataReport) -> list[float] 
         return None
     report.note("boxes clipped to the image", box.place)
     return clipped
+
+
+def _overhang(box: Box, clipped: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(clipped, box.xyxy, strict=True))

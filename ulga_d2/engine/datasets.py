@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..config import default_category_ids
 from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
@@ -31,14 +32,16 @@ class RunData:
 
     Attributes:
         train: the training records.
-        test: each test set's records.
-        class_names: the classes that all of them have.
+        test: each test set's records, by its name.
+        class_names: of all of them, by `category_id`.
+        category_ids: the datasets' own category ids, in the same order.
         tiles: the training's tiles, with INPUT.TILE; else None.
     """
 
     train: list[dict]
     test: dict[str, list[dict]]
     class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
     tiles: TrainingTiles | None = None
 
     @property
@@ -51,8 +54,8 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     """Load the data sets that DATASETS.TRAIN (if `with_training`) and DATASETS.TEST name.
 
     Raises:
-        UserError: an unknown data set (with the known ones), no image, class lists that differ, or
-            no tile with a target.
+        UserError: an unknown dataset (with the known ones), no image, class lists or category ids
+            that differ, or no tile with a target.
     """
     names = (list(cfg.DATASETS.TRAIN) if with_training else []) + list(cfg.DATASETS.TEST)
     if not cfg.DATASETS.TEST or (with_training and not cfg.DATASETS.TRAIN):
@@ -62,6 +65,8 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     loaded = {name: _load(cfg, name) for name in dict.fromkeys(names)}
     classes = {name: tuple(MetadataCatalog.get(name).thing_classes) for name in loaded}
     check_same_classes(classes)
+    ids = {name: _category_ids(name) for name in loaded}
+    _check_same_ids(ids)
     train = (
         [record for name in cfg.DATASETS.TRAIN for record in loaded[name]] if with_training else []
     )
@@ -78,7 +83,7 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
         )
     test = {name: loaded[name] for name in cfg.DATASETS.TEST}
     tiles = _cut(cfg, train) if with_training and cfg.INPUT.TILE.SIDE else None
-    return RunData(train, test, next(iter(classes.values())), tiles)
+    return RunData(train, test, next(iter(classes.values())), next(iter(ids.values())), tiles)
 
 
 def _cut(cfg: CfgNode, records: list[dict]) -> TrainingTiles:
@@ -140,7 +145,9 @@ def register_datasets(cfg: CfgNode) -> None:
     """
     built_in = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in NAMES]
     loaders = [
-        _records_of(cfg, name).for_catalog(tuple(cfg.DATASETS.CLASS_NAMES))
+        _records_of(cfg, name).for_catalog(
+            tuple(cfg.DATASETS.CLASS_NAMES), tuple(cfg.DATASETS.CATEGORY_IDS)
+        )
         for name in dict.fromkeys([*_own_splits(cfg), *built_in])
     ]
     for loader in loaders:
@@ -161,6 +168,7 @@ class _Records:
         split: of the dataset.
         options: what the DATASETS keys choose.
         class_names: refuse data that have others; empty for any.
+        category_ids: of these classes, where they are known.
     """
 
     name: str
@@ -169,6 +177,7 @@ class _Records:
     split: str
     options: DatasetOptions
     class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
 
     def __call__(self) -> list[dict]:
         loaded = self._load()
@@ -185,10 +194,10 @@ class _Records:
         load = partial(load_custom, self.custom)
         return load_described(self.name, self.custom, self.dataset, self.split, load, self.options)
 
-    def for_catalog(self, class_names: tuple[str, ...]) -> _Records:
+    def for_catalog(self, class_names: tuple[str, ...], category_ids: tuple[int, ...]) -> _Records:
         """Return a loader that is independent of the working directory and checks the classes."""
         custom = None if self.custom is None else self.custom.absolute()
-        return replace(self, custom=custom, class_names=class_names)
+        return replace(self, custom=custom, class_names=class_names, category_ids=category_ids)
 
     def check_name(self) -> None:
         """Refuse a name that other code has registered, or another custom dataset."""
@@ -213,6 +222,9 @@ class _Records:
             names = custom_class_names(self.custom, self.split)
         place = data_root() / self.dataset if self.custom is None else self.custom
         facts = {"thing_classes": list(names)} if names else {}
+        if len(self.category_ids) == len(names):
+            numbers = {key: number for number, key in enumerate(self.category_ids)}
+            facts["thing_dataset_id_to_contiguous_id"] = numbers
         describe(self.name, place, self.options, **facts)
 
 
@@ -265,6 +277,26 @@ def _own_splits(cfg: CfgNode) -> dict[str, tuple[str, str]]:
 
 def _custom_file(cfg: CfgNode) -> Path:
     return Path(cfg.DATASETS.CUSTOM).expanduser()
+
+
+def _category_ids(name: str) -> tuple[int, ...]:
+    """Return a loaded dataset's own category ids, by class number; 1..K where it has none."""
+    metadata = MetadataCatalog.get(name)
+    numbers = metadata.get("thing_dataset_id_to_contiguous_id")
+    if not numbers:  # a dataset that other code registered
+        return default_category_ids(len(metadata.thing_classes))
+    return tuple(sorted(numbers, key=numbers.get))
+
+
+def _check_same_ids(ids: dict[str, tuple[int, ...]]) -> None:
+    (first_place, first), *others = ids.items()
+    for place, found in others:
+        if found != first:
+            raise UserError(
+                f"category ids differ between {first_place} and {place}, so an id in "
+                f"predictions.json would not mean the same in both:\n  {first_place}: "
+                f"{list(first)}\n  {place}: {list(found)}\n Use the same ids in both files."
+            )
 
 
 def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:

@@ -15,8 +15,10 @@ from ..evaluation.atomic import write_atomically
 from ..evaluation.detection import DetectionEvaluator
 from ..evaluation.picture import draw_predictions
 from ..inference.load import INFERENCE_CHECKPOINT, INFERENCE_FOLDER
+from ..inference.model import box_settings
 from ..inference.predictor import build_detector
 from ..inference.preprocess import build_intensity
+from ..weights.digest import weights_sha256
 from .checkpoint import save_checkpoint
 from .loader import TestLoader, images_per_batch
 
@@ -43,6 +45,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData, iteration: int) -> d
         iteration: steps that its weights have seen.
     """
     results: dict[str, Any] = {}
+    info = {"settings": box_settings(cfg), "model_sha256": weights_sha256(model.state_dict())}
     only_one = len(data.test) == 1
     batch_size = images_per_batch(cfg)
     detector = build_detector(cfg, model, batch_size=batch_size)
@@ -50,7 +53,14 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData, iteration: int) -> d
         folder = Path(cfg.OUTPUT_DIR) / INFERENCE_FOLDER / ("" if only_one else name)
         loader = TestLoader(cfg, records)
         evaluator = DetectionEvaluator(
-            name, records, data.class_names, str(folder), froc_hit=cfg.TEST.FROC_HIT
+            name,
+            records,
+            data.class_names,
+            str(folder),
+            froc_hit=cfg.TEST.FROC_HIT,
+            category_ids=data.category_ids,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            info=info,
         )
         of_this_set = inference_on_dataset(detector, loader, evaluator)
         if comm.is_main_process():

@@ -126,7 +126,13 @@ def check_best_metric(cfg: CfgNode, data: RunData) -> None:
         UserError: naming the figures that there are.
     """
     name = cfg.DATASETS.TEST[0]
-    known = all_metrics(data.test[name], [], data.class_names, froc_hit=cfg.TEST.FROC_HIT).defined()
+    known = all_metrics(
+        data.test[name],
+        [],
+        data.class_names,
+        froc_hit=cfg.TEST.FROC_HIT,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+    ).defined()
     figures = [f"{group}/{figure}" for group in RISING for figure in known[group]]
     figures = [figure for figure in figures if figure != FALLING]
     if cfg.MODEL.MASK_ON:

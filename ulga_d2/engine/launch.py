@@ -195,7 +195,7 @@ def setup(
     if args.resume or args.eval_only:
         names = state["class_names"]
         check_checkpoint_classes(data.class_names, names, place, resume=args.resume)
-    resolve_classes(cfg, data.class_names)
+    resolve_classes(cfg, data.class_names, data.category_ids)
     resolve_test_size(cfg)
     if not args.eval_only:
         check_best_metric(cfg, data)
@@ -222,21 +222,17 @@ def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
     """Log the closing table: one row a test set, the cost of the run, and where the picture is."""
     from tabulate import tabulate
 
+    from ..evaluation.average_precision import headline
     from .evaluate import PICTURE
     from .memory import peak_memory
 
     by_set = {cfg.DATASETS.TEST[0]: results} if "bbox" in results else results
-    columns = ("AP", "AP50", "AP75", "AR100")
+    metrics = headline(cfg.TEST.DETECTIONS_PER_IMAGE)
     rows = [
-        [
-            name,
-            *(of_set.get("bbox", {}).get(column) for column in columns),
-            of_set.get("agnostic", {}).get("AP"),
-            seconds,
-        ]
+        [name, *(_metric(of_set, *metric.split("/")) for metric in metrics), seconds]
         for name, of_set in by_set.items()
     ]
-    headers = ["data set", "AP", "AP50", "AP75", "AR@100", "class-agnostic AP", "seconds"]
+    headers = ["data set", *metrics.values(), "seconds"]
     table = tabulate(rows, headers, floatfmt=".1f", missingval="undefined", tablefmt="pipe")
     logger = logging.getLogger(__name__)
     logger.info("results\n%s", table)
@@ -244,3 +240,7 @@ def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
     logger.info("peak memory %d MiB; run folder %s", peak, cfg.OUTPUT_DIR)
     pictures = sorted(Path(cfg.OUTPUT_DIR).glob(f"*{PICTURE}"))
     logger.info("picture: %s", ", ".join(str(p) for p in pictures))
+
+
+def _metric(results: dict[str, Any], group: str, name: str) -> float | None:
+    return results.get(group, {}).get(name)

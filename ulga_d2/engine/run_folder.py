@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 # Settings that change where or how fast a run goes, and not what it computes.
 NO_MATTER = {
     "OUTPUT_DIR",
+    "DATASETS.CATEGORY_IDS",
     "DATALOADER.NUM_WORKERS",
     "INPUT.MAX_SIZE_TEST",
     "INPUT.MIN_SIZE_TEST",

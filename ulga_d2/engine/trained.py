@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ..config import resolve_classes
+from ..config import resolve_classes, stated_category_ids
 from ..errors import UserError
 from ..inference.device import resolve_device
 from ..inference.model import build_seeded_model
@@ -57,12 +57,13 @@ def open_trained(
     state = load_checkpoint(weights)
     resolve_device(cfg)
     cfg.SOLVER.AMP.ENABLED = False
-    resolve_classes(cfg, tuple(state["class_names"]))
+    class_names = tuple(state["class_names"])
+    resolve_classes(cfg, class_names, stated_category_ids(state["config"], len(class_names)))
     model = build_seeded_model(cfg).eval()
     load_weights(model, {"model": evaluated_weights(state)}, weights)
     path = Path(config)
     name = path.resolve().parent.name if path.stem == "config" else path.stem
-    return Trained(name, weights, tuple(state["class_names"]), model, inputs)
+    return Trained(name, weights, class_names, model, inputs)
 
 
 def _read(preprocessing: Preprocessing, path: str) -> Tensor:

@@ -78,7 +78,7 @@ def main() -> None:
 
 def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str, float]:
     from .. import get_cfg
-    from ..config import merge_config, resolve_classes
+    from ..config import default_category_ids, merge_config, resolve_classes
     from .datasets import RunData
     from .memory import peak_memory
     from .trainer import Trainer
@@ -99,8 +99,9 @@ def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str
     count = cfg.SOLVER.IMS_PER_BATCH
     # The evaluation reads as many images at once as a step does, and no more are needed.
     test = [{**records[i % IMAGES], "image_id": i} for i in range(count)]
-    resolve_classes(cfg, names)
-    trainer = Trainer(cfg, RunData(records, {DATA: test}, names))
+    ids = default_category_ids(classes)
+    resolve_classes(cfg, names, ids)
+    trainer = Trainer(cfg, RunData(records, {DATA: test}, names, ids))
     moments: list[float] = []
     trainer.optimizer.register_step_post_hook(lambda *_: moments.append(time.perf_counter()))
     trainer.train()

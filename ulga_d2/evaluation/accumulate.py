@@ -6,12 +6,24 @@ import numpy as np
 from faster_coco_eval import COCOeval_faster
 from pycocotools.coco import COCO
 
+from .boxes import COCO_LIMIT
+
 # COCOeval divides by tp + fp + eps, which is another number than tp + fp only where that is 1.
 FIRST_HIT = 1 / (1 + np.spacing(1))
 
 
+def limits_up_to(max_detections: int) -> list[int]:
+    """Return COCO's limits of detections an image, 1 and 10 and the largest, in their order."""
+    return sorted({limit for limit in (1, 10) if limit < max_detections} | {max_detections})
+
+
 def accumulate(
-    truth: COCO, found: COCO, *, class_agnostic: bool, iou_type: str = "bbox"
+    truth: COCO,
+    found: COCO,
+    *,
+    class_agnostic: bool,
+    max_detections: int = COCO_LIMIT,
+    iou_type: str = "bbox",
 ) -> dict[str, np.ndarray]:
     """Return COCOeval's precision (T, R, K, A, M) and recall (T, K, A, M); -1 where undefined.
 
@@ -21,10 +33,12 @@ def accumulate(
     hit too, which the precision at a level between the two tells.
 
     Shape:
-        T IoU thresholds, R recall levels, K classes, A areas, M limits of detections an image.
+        T IoU thresholds, R recall levels, K classes, A areas, M limits of detections an image
+        (`limits_up_to(max_detections)`).
     """
     evaluation = COCOeval_faster(truth, found, iou_type, print_function=lambda *_: None)
     parameters = evaluation.params
+    parameters.maxDets = limits_up_to(max_detections)
     if class_agnostic:
         parameters.useCats = 0
         parameters.areaRng = parameters.areaRng[:1]

@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from .accumulate import accumulate
+from .accumulate import accumulate, limits_up_to
 from .boxes import (
+    COCO_LIMIT,
     Prediction,
     Record,
     check_ground_truth,
@@ -25,10 +26,11 @@ from .boxes import (
     xywh_box,
 )
 
-# Places on the axes of COCOeval's arrays: IoU 0.50:0.05:0.95, then area, then detections an image.
+# Indices on the axes of COCOeval's arrays: IoU 0.50:0.05:0.95, then area, then the limit of
+# detections an image, of which the largest is the last.
 IOU_50, IOU_75 = 0, 5
 ALL_AREAS, AREAS = 0, {"s": 1, "m": 2, "l": 3}
-LIMITS = {1: 0, 10: 1, 100: 2}
+LARGEST = -1
 
 SIZES_IN_WORDS = {
     "s": "smaller than 32x32 px",
@@ -45,10 +47,12 @@ class DetectionMetrics:
         values: by name, such as "bbox/AP50" or "agnostic/AR100"; None where the ground truth
             leaves the figure undefined.
         reasons: for each None in `values`, why, in words.
+        max_detections: the limit of detections an image.
     """
 
     values: dict[str, float | None]
     reasons: dict[str, str]
+    max_detections: int = COCO_LIMIT
 
     def defined(self) -> dict[str, dict[str, float]]:
         """Return the defined figures as `{"bbox": {"AP": ...}, "agnostic": {"AP": ...}}`."""
@@ -62,27 +66,55 @@ class DetectionMetrics:
 
     def __or__(self, other: DetectionMetrics) -> DetectionMetrics:
         """Join the figures of two kinds, such as those of boxes and of masks."""
-        return DetectionMetrics(self.values | other.values, self.reasons | other.reasons)
+        return replace(
+            self, values=self.values | other.values, reasons=self.reasons | other.reasons
+        )
+
+
+def shown_name(name: str, max_detections: int) -> str:
+    """Return a metric's name as it is printed: with the limit of detections if it is not COCO's.
+
+    "bbox/AP" becomes "bbox/AP@300"; names that state their limit, such as "AR300", stay.
+    """
+    metric = name.rpartition("/")[2] if "/AP-" not in name else "AP"
+    if max_detections == COCO_LIMIT or not metric.startswith(("AP", "ARs", "ARm", "ARl")):
+        return name
+    return f"{name}@{max_detections}"
+
+
+def headline(max_detections: int = COCO_LIMIT) -> dict[str, str]:
+    """Return the five metrics that stand first everywhere: how each is printed, by its name."""
+    names = {f"bbox/{name}": shown_name(name, max_detections) for name in ("AP", "AP50", "AP75")}
+    names[f"bbox/AR{max_detections}"] = f"AR@{max_detections}"
+    names["agnostic/AP"] = f"class-agnostic {shown_name('AP', max_detections)}"
+    return names
 
 
 def detection_metrics(
-    records: Sequence[Record], predictions: Sequence[Prediction], class_names: Sequence[str]
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    class_names: Sequence[str],
+    *,
+    max_detections: int = COCO_LIMIT,
 ) -> DetectionMetrics:
     """Score predicted boxes against the ground truth, per class and class-agnostically.
 
     "bbox/..." are COCO's twelve figures and "bbox/AP-<class>". "agnostic/..." take all boxes as one
     class (COCOeval with `useCats = 0`): they tell whether objects are found, whatever they are
-    called. There the limit of 100 detections holds for all classes of an image together, and a box
+    called. There the limit of detections holds for all classes of an image together, and a box
     predicted under two class names is one hit and one false positive: two marks for one finding.
 
-    An object's area is that of its box. The order of images does not matter; among detections of
-    one image and class with equal scores the earlier goes first, as in pycocotools.
+    An object's area is what its annotation states (COCO `area`), else its box's. The order of
+    images does not matter; among detections of one image and class with equal scores the earlier
+    goes first, as in pycocotools.
 
     Args:
         records: ground truth; read are image_id and annotations (bbox, bbox_mode, category_id
-            contiguous from 0, iscrowd).
-        predictions: COCO's result list.
+            contiguous from 0, iscrowd, area).
+        predictions: COCO's result list, with category_id contiguous from 0 too.
         class_names: by category_id.
+        max_detections: detections of an image (and class) that count, best first: COCO's
+            maxDets is [1, 10, max_detections]. "AR100" is called by it, "AR300".
 
     Raises:
         UserError: on a duplicate image id or class name, and on the first prediction with an
@@ -95,16 +127,19 @@ def detection_metrics(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools says that it makes an index
         truth = coco_index(objects, image_numbers, class_names)
         found = coco_index(found_boxes(predictions, image_numbers), image_numbers, class_names)
-        by_class = accumulate(truth, found, class_agnostic=False)
-        agnostic = accumulate(truth, found, class_agnostic=True)
-    values = _class_figures(by_class, class_names) | _agnostic_figures(agnostic)
+        by_class, agnostic = (
+            accumulate(truth, found, class_agnostic=one_class, max_detections=max_detections)
+            for one_class in (False, True)
+        )
+    values = _class_figures(by_class, class_names, limits_up_to(max_detections))
+    values |= _agnostic_figures(agnostic, max_detections)
     num_crowds = sum(box["iscrowd"] for box in objects)
     reasons = {
         name: _reason(name, len(objects) > num_crowds, num_crowds > 0)
         for name, value in values.items()
         if value is None
     }
-    return DetectionMetrics(values, reasons)
+    return DetectionMetrics(values, reasons, max_detections)
 
 
 def truth_boxes(
@@ -117,6 +152,7 @@ def truth_boxes(
             "category_id": annotation["category_id"],
             "bbox": xywh_box(annotation),
             "iscrowd": int(annotation.get("iscrowd", 0)),
+            **({"area": annotation["area"]} if "area" in annotation else {}),
         }
         for record in records
         for annotation in record["annotations"]
@@ -126,9 +162,15 @@ def truth_boxes(
 def found_boxes(
     predictions: Sequence[Prediction], image_numbers: Mapping[int | str, int]
 ) -> list[dict[str, Any]]:
-    """Return predictions as COCO annotations under the images' numbers."""
+    """Return predictions as COCO annotations under the images' numbers; areas are the boxes'."""
     return [
-        {**prediction, "image_id": image_numbers[prediction["image_id"]], "iscrowd": 0}
+        {
+            "image_id": image_numbers[prediction["image_id"]],
+            "category_id": prediction["category_id"],
+            "bbox": prediction["bbox"],
+            "score": prediction["score"],
+            "iscrowd": 0,
+        }
         for prediction in predictions
     ]
 
@@ -151,9 +193,9 @@ def coco_index(
 
 
 def _class_figures(
-    arrays: Mapping[str, np.ndarray], class_names: Sequence[str]
+    arrays: Mapping[str, np.ndarray], class_names: Sequence[str], limits: Sequence[int]
 ) -> dict[str, float | None]:
-    precision, recall = arrays["precision"][..., LIMITS[100]], arrays["recall"]
+    precision, recall = arrays["precision"][..., LARGEST], arrays["recall"]
     figures = {
         "bbox/AP": percent(precision[..., ALL_AREAS]),
         "bbox/AP50": percent(precision[IOU_50, ..., ALL_AREAS]),
@@ -161,22 +203,24 @@ def _class_figures(
     }
     for size, area in AREAS.items():
         figures[f"bbox/AP{size}"] = percent(precision[..., area])
-    for limit, index in LIMITS.items():
+    for index, limit in enumerate(limits):
         figures[f"bbox/AR{limit}"] = percent(recall[..., ALL_AREAS, index])
     for size, area in AREAS.items():
-        figures[f"bbox/AR{size}"] = percent(recall[..., area, LIMITS[100]])
+        figures[f"bbox/AR{size}"] = percent(recall[..., area, LARGEST])
     for index, name in enumerate(class_names):
         figures[f"bbox/AP-{name}"] = percent(precision[:, :, index, ALL_AREAS])
     return figures
 
 
-def _agnostic_figures(arrays: Mapping[str, np.ndarray]) -> dict[str, float | None]:
-    precision = arrays["precision"][..., ALL_AREAS, LIMITS[100]]
+def _agnostic_figures(
+    arrays: Mapping[str, np.ndarray], max_detections: int
+) -> dict[str, float | None]:
+    precision = arrays["precision"][..., ALL_AREAS, LARGEST]
     return {
         "agnostic/AP": percent(precision),
         "agnostic/AP50": percent(precision[IOU_50]),
         "agnostic/AP75": percent(precision[IOU_75]),
-        "agnostic/AR100": percent(arrays["recall"][..., ALL_AREAS, LIMITS[100]]),
+        f"agnostic/AR{max_detections}": percent(arrays["recall"][..., ALL_AREAS, LARGEST]),
     }
 
 

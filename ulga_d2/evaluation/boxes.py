@@ -18,6 +18,7 @@ Record = Mapping[str, Any]
 Prediction = Mapping[str, Any]
 
 REQUIRED_KEYS = {"image_id", "category_id", "bbox", "score"}
+COCO_LIMIT = 100  # detections an image that COCO's own metrics look at, best first
 
 
 def number_images(records: Sequence[Record]) -> dict[int | str, int]:
@@ -68,7 +69,7 @@ def _fault(prediction: Prediction, image_ids: Container[int | str], num_classes:
         missing = ", ".join(sorted(REQUIRED_KEYS - prediction.keys()))
         return f"it has no {missing}; write COCO's result format"
     if prediction["image_id"] not in image_ids:
-        return "the ground truth has no such image; score predictions on the set they were made on"
+        return _no_such_image(prediction["image_id"], image_ids)
     category = prediction["category_id"]
     if not isinstance(category, Integral) or not 0 <= category < num_classes:
         return f"category_id {category!r} is not in 0..{num_classes - 1}; number classes from 0"
@@ -85,6 +86,36 @@ def _fault(prediction: Prediction, image_ids: Container[int | str], num_classes:
     if len(box) != 4 or min(box[2:]) < 0:
         return f"bbox {box} is not [x, y, width, height] with sides >= 0; convert it"
     return None
+
+
+def _no_such_image(image_id: object, image_ids: Container[int | str]) -> str:
+    if isinstance(image_id, str) and image_id.isdecimal() and int(image_id) in image_ids:
+        return "ids of this dataset are numbers, not text; write the id without quotes"
+    if str(image_id) in image_ids:
+        return "ids of this dataset are text, not numbers; write the id in quotes"
+    return "the ground truth has no such image; score predictions on the set they were made on"
+
+
+def images_over_limit(records: Sequence[Record], limit: int) -> list[tuple[Record, int]]:
+    """Return the images with more objects than `limit`, and how many; crowd regions are none."""
+    counts = [
+        (record, sum(not item.get("iscrowd", 0) for item in record["annotations"]))
+        for record in records
+    ]
+    return [(record, count) for record, count in counts if count > limit]
+
+
+def limit_warning(records: Sequence[Record], limit: int) -> str | None:
+    """Say in one line that the limit of detections cuts recall, and on how many images."""
+    over = images_over_limit(records, limit)
+    if not over:
+        return None
+    largest = max(count for _, count in over)
+    return (
+        f"images with more than {limit} objects: {len(over):,} (the largest has {largest:,}). Only "
+        f"the {limit} best detections of an image count, which limits recall; raise "
+        "TEST.DETECTIONS_PER_IMAGE, or --max-detections for saved detections"
+    )
 
 
 def xywh_box(annotation: Mapping[str, Any]) -> list[float]:

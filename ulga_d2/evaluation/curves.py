@@ -34,7 +34,7 @@ class Calibration:
 
     Attributes:
         ece: expected calibration error, from 0 to 1 (the gaps, weighted by count); None where no
-            detection counts.
+            detection counts, or a score is not from 0 to 1.
         count: (bins,) detections.
         mean_score: (bins,); NaN where a bin is empty.
         hit_share: (bins,); NaN where a bin is empty.
@@ -89,7 +89,8 @@ def calibration(matches: Sequence[ClassMatches], bins: int = 10) -> Calibration:
     count = np.bincount(place, minlength=bins)
     total_score = np.bincount(place, weights=scores, minlength=bins)
     hits = np.bincount(place, weights=hit, minlength=bins)
-    ece = float(np.abs(total_score - hits).sum() / scores.size) if scores.size else None
+    is_chance = scores.size and 0 <= scores.min() and scores.max() <= 1
+    ece = float(np.abs(total_score - hits).sum() / scores.size) if is_chance else None
     divisor = np.where(count, count, np.nan)
     return Calibration(ece, count, total_score / divisor, hits / divisor)
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,13 +15,15 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 
+from ulga_d2.config import default_category_ids
 from ulga_d2.errors import UserError
 
 from .atomic import write_atomically
 from .average_precision import DetectionMetrics
-from .boxes import number_images
+from .boxes import COCO_LIMIT, limit_warning, number_images
 from .mask_precision import encode_mask
-from .summary import all_metrics
+from .saved import image_entries, write_results
+from .summary import all_metrics, mix_up_warning
 from .table import metrics_table
 
 logger = logging.getLogger(__name__)
@@ -37,12 +40,17 @@ class DetectionEvaluator(DatasetEvaluator):
         records: its ground truth, as detectron2's DatasetCatalog gives it.
         class_names: by category_id.
         output_dir: gets metrics.json (the figures of `all_metrics`, null with the reason under
-            "reasons" where undefined) and predictions.json (COCO's result list, in the order of
-            the set).
+            "reasons" where undefined, and "max_detections"), predictions.json (COCO's result list
+            with the dataset's own category ids, in the order of the set) and
+            predictions_meta.json.
         froc_hit: what finds a lesion: "iou" or "centre".
+        category_ids: the dataset's own, in the order of the class names; 1..K if left out.
+        max_detections: detections of an image that count, as in `all_metrics`.
+        info: what else predictions_meta.json says of how the detections were made.
 
     Attributes:
-        predictions: after `evaluate`, on the main process, what predictions.json holds.
+        predictions: after `evaluate`, on the main process, what predictions.json holds, with
+            category ids contiguous from 0.
     """
 
     def __init__(
@@ -53,12 +61,18 @@ class DetectionEvaluator(DatasetEvaluator):
         output_dir: str,
         *,
         froc_hit: Literal["iou", "centre"] = "iou",
+        category_ids: Sequence[int] | None = None,
+        max_detections: int = COCO_LIMIT,
+        info: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.records = records
         self.class_names = class_names
         self.output_dir = output_dir
         self.froc_hit = froc_hit
+        self.category_ids = category_ids or default_category_ids(len(class_names))
+        self.max_detections = max_detections
+        self.info = info
         number_images(self.records)  # refuses image ids that are not unique
         self.reset()
 
@@ -75,7 +89,7 @@ class DetectionEvaluator(DatasetEvaluator):
             self._found.setdefault(image["image_id"], _to_arrays(output["instances"]))
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Score all images of the set, write the two files and log a table.
+        """Score all images of the set, write the three files and log a table.
 
         Returns:
             the defined figures, `{"bbox": {"AP": ...}, "froc": {"mean": ...}, ...}`; on all
@@ -101,6 +115,7 @@ class DetectionEvaluator(DatasetEvaluator):
             self.class_names,
             froc_hit=self.froc_hit,
             with_masks=any(of_image.masks is not None for of_image in found.values()),
+            max_detections=self.max_detections,
         )
         self._write(metrics)
         logger.info(
@@ -109,6 +124,12 @@ class DetectionEvaluator(DatasetEvaluator):
             len(self.records),
             metrics_table(metrics, self.records, self.predictions, self.class_names),
         )
+        for warning in (
+            limit_warning(self.records, self.max_detections),
+            mix_up_warning(metrics.values["bbox/AP"], metrics.values["agnostic/AP"]),
+        ):
+            if warning:
+                logger.warning("%s: %s", self.name, warning)
         return metrics.defined()
 
     def _check_complete(self, found: Mapping[int | str, Any]) -> None:
@@ -125,10 +146,16 @@ class DetectionEvaluator(DatasetEvaluator):
                 )
 
     def _write(self, metrics: DetectionMetrics) -> None:
-        figures = json.dumps({**metrics.values, "reasons": metrics.reasons}, indent=2)
+        content = {**metrics.values, "max_detections": metrics.max_detections}
+        figures = json.dumps({**content, "reasons": metrics.reasons}, indent=2)
         write_atomically(os.path.join(self.output_dir, "metrics.json"), figures.encode())
-        predictions = json.dumps(self.predictions)
-        write_atomically(os.path.join(self.output_dir, "predictions.json"), predictions.encode())
+        write_results(
+            self.output_dir,
+            self.predictions,
+            images=image_entries(self.records),
+            categories=zip(self.category_ids, self.class_names, strict=True),
+            info={"max_detections": self.max_detections, **self.info},
+        )
 
 
 class Found(NamedTuple):

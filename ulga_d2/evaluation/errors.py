@@ -13,8 +13,8 @@ A false positive, by its highest IoU with objects of its own class and with thos
 - background: else.
 
 The paper's conditions overlap; this order, which decides, is the one of its authors' program.
-Matching is COCO's (100 detections an image and class; crowd regions are no objects, and what lies
-on one counts neither way). Among objects of equal IoU the first is meant.
+Matching is COCO's (with its limit of detections an image and class; crowd regions are no objects,
+and what lies on one counts neither way). Among objects of equal IoU the first is meant.
 
 Repairs: classification and localisation errors become hits on the object they lie on; of several
 detections of one object the best stays. Other false positives go. Missed objects no longer count.
@@ -31,7 +31,7 @@ import numpy as np
 from pycocotools import mask as run_lengths
 from pycocotools.cocoeval import COCOeval
 
-from .boxes import Prediction, Record
+from .boxes import COCO_LIMIT, Prediction, Record
 from .matching import ClassMatches, evaluate, precision_recall
 
 FOUND, NEAR = 0.5, 0.1  # TIDE's t_f and t_b
@@ -91,7 +91,11 @@ class _Judged:
 
 
 def error_split(
-    records: Sequence[Record], predictions: Sequence[Prediction], num_classes: int
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    num_classes: int,
+    *,
+    max_detections: int = COCO_LIMIT,
 ) -> ErrorSplit:
     """Split the errors of a detector at IoU 0.5 into TIDE's six kinds, as told at the top.
 
@@ -102,11 +106,12 @@ def error_split(
         records: ground truth, as in `detection_metrics`.
         predictions: COCO's result list.
         num_classes: classes are numbered from 0.
+        max_detections: as in `detection_metrics`.
 
     Raises:
         UserError: as `detection_metrics`.
     """
-    judged = _judge(records, predictions, num_classes)
+    judged = _judge(records, predictions, num_classes, max_detections)
     counts, repaired = _repairs(judged)
     before = _ap50(judged)
     after = {name: _ap50(state) for name, state in repaired.items()}
@@ -137,10 +142,15 @@ def _repairs(judged: _Judged) -> tuple[dict[str, int], dict[str, _Judged]]:
 
 
 def _judge(
-    records: Sequence[Record], predictions: Sequence[Prediction], num_classes: int
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    num_classes: int,
+    max_detections: int,
 ) -> _Judged:
     """Match at IoU 0.5 and give every false positive its kind."""
-    evaluation = evaluate(records, predictions, num_classes, thresholds=[FOUND])
+    evaluation = evaluate(
+        records, predictions, num_classes, max_detections=max_detections, thresholds=[FOUND]
+    )
     objects = [box for box in evaluation.cocoGt.dataset["annotations"] if not box["iscrowd"]]
     object_category = np.array([box["category_id"] for box in objects], dtype=np.int64)
     number, category, matched, ignored = _detections(evaluation)

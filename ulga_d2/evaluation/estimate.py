@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from tabulate import tabulate
 
-from .average_precision import DetectionMetrics
-from .boxes import Prediction, Record
+from .average_precision import DetectionMetrics, shown_name
+from .boxes import COCO_LIMIT, Prediction, Record
 from .froc import LesionMatches, froc, match_lesions
 from .interval import LEVEL, Interval, percentile_interval
-from .resample import Scorer, cluster_draws
+from .resample import Draws, Scorer, cluster_draws
 from .summary import all_metrics, froc_figures
 
 Watch = Callable[[Sequence[np.ndarray], str], Iterable[np.ndarray]]
@@ -43,12 +43,11 @@ def estimate(
     records: Sequence[Record],
     predictions: Sequence[Prediction],
     class_names: Sequence[str],
-    clusters: np.ndarray,
+    draws: Draws,
     *,
     froc_hit: Literal["iou", "centre"],
-    resamples: int,
-    seed: int,
     watch: Watch,
+    max_detections: int = COCO_LIMIT,
 ) -> Estimate:
     """Score saved predictions, with 95 % percentile intervals from resampled clusters.
 
@@ -56,29 +55,39 @@ def estimate(
         records: ground truth.
         predictions: COCO's result list; masks are scored if each has one.
         class_names: by category_id.
-        clusters: (I,) as `cluster_numbers` gives them.
+        draws: clusters of images, and how many resamples of them.
         froc_hit: what finds a lesion, as in `froc`.
-        resamples: how many to draw; with 0 there are no intervals.
-        seed: of the draws.
         watch: yields what it is given, and may tell the user how far that is.
+        max_detections: detections of an image that count, as in `all_metrics`.
 
     Raises:
         UserError: as `detection_metrics`.
     """
     with_masks = bool(predictions) and all("segmentation" in item for item in predictions)
     metrics = all_metrics(
-        records, predictions, class_names, froc_hit=froc_hit, with_masks=with_masks
+        records,
+        predictions,
+        class_names,
+        froc_hit=froc_hit,
+        with_masks=with_masks,
+        max_detections=max_detections,
     )
     intervals = {}
-    if resamples:
+    if draws.count:
         scorer = Scorer.of(
-            records, predictions, class_names, per_class=True, sizes=True, agnostic=True
+            records,
+            predictions,
+            class_names,
+            per_class=True,
+            sizes=True,
+            agnostic=True,
+            max_detections=max_detections,
         )
         lesions = match_lesions(records, predictions, len(class_names), hit=froc_hit)
-        draws = watch(cluster_draws(clusters, resamples, seed), "resampling")
-        found = _intervals(scorer, lesions, draws)
+        rows = cluster_draws(draws.clusters, draws.count, draws.seed)
+        found = _intervals(scorer, lesions, watch(rows, "resampling"))
         intervals = {n: one for n, one in found.items() if metrics.values[n] is not None}
-    return Estimate(metrics, intervals, resamples, len(np.unique(clusters)))
+    return Estimate(metrics, intervals, draws.count, len(np.unique(draws.clusters)))
 
 
 def _intervals(
@@ -99,7 +108,7 @@ def estimate_table(estimate: Estimate) -> str:
     for name, value in estimate.metrics.values.items():
         interval = estimate.intervals.get(name)
         ends = interval and f"[{interval.low:.2f}, {interval.high:.2f}]"
-        rows.append([name, value, ends])
+        rows.append([shown_name(name, estimate.metrics.max_detections), value, ends])
     headers = ["figure", "value", f"{100 * LEVEL:.0f} % interval"]
     width = len(headers) if estimate.intervals else 2
     lines = [
@@ -138,4 +147,5 @@ def estimate_as_dict(estimate: Estimate) -> dict[str, Any]:
             figures[name]["interval"] = [interval.low, interval.high]
             figures[name]["undefined_resamples"] = interval.undefined
     drawn = {"clusters": estimate.clusters, "resamples": estimate.resamples, "level": LEVEL}
+    drawn["max_detections"] = estimate.metrics.max_detections
     return drawn | {"figures": figures}

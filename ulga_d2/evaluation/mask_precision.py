@@ -16,13 +16,13 @@ from .average_precision import (
     AREAS,
     IOU_50,
     IOU_75,
-    LIMITS,
+    LARGEST,
     SIZES_IN_WORDS,
     DetectionMetrics,
     coco_index,
     percent,
 )
-from .boxes import Prediction, Record, number_images, xywh_box
+from .boxes import COCO_LIMIT, Prediction, Record, number_images, xywh_box
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
@@ -32,17 +32,22 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def mask_metrics(
-    records: Sequence[Record], predictions: Sequence[Prediction], class_names: Sequence[str]
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    class_names: Sequence[str],
+    *,
+    max_detections: int = COCO_LIMIT,
 ) -> DetectionMetrics:
     """Score predicted masks against the ground truth: "segm/AP", AP50, AP75, APs, APm, APl.
 
-    An object's area is that of its mask.
+    An object's area is what its annotation states (COCO `area`), else its mask's.
 
     Args:
         records: ground truth whose annotations have "segmentation" as run lengths; without masks
             every figure is undefined.
         predictions: checked results that each have "segmentation" as run lengths.
         class_names: by category_id.
+        max_detections: as in `detection_metrics`.
     """
     annotations = [item for record in records for item in record["annotations"]]
     names = ["AP", "AP50", "AP75", *(f"AP{size}" for size in AREAS)]
@@ -51,7 +56,7 @@ def mask_metrics(
         return DetectionMetrics(
             {f"segm/{name}": None for name in names}, {f"segm/{name}": reason for name in names}
         )
-    precision = _precision(records, predictions, class_names)
+    precision = _precision(records, predictions, class_names, max_detections)
     values = {
         "segm/AP": percent(precision[..., ALL_AREAS]),
         "segm/AP50": percent(precision[IOU_50, ..., ALL_AREAS]),
@@ -64,16 +69,20 @@ def mask_metrics(
         for name, value in values.items()
         if value is None
     }
-    return DetectionMetrics(values, reasons)
+    return DetectionMetrics(values, reasons, max_detections)
 
 
 def _precision(
-    records: Sequence[Record], predictions: Sequence[Prediction], class_names: Sequence[str]
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    class_names: Sequence[str],
+    max_detections: int,
 ) -> np.ndarray:
-    """Return COCOeval's precision of masks, (T, R, K, A), for 100 detections an image."""
+    """Return COCOeval's precision of masks, (T, R, K, A), for so many detections an image."""
     numbers = number_images(records)
     truth = [
         _mask(numbers[record["image_id"]], item, xywh_box(item), int(item.get("iscrowd", 0)))
+        | ({"area": item["area"]} if "area" in item else {})
         for record in records
         for item in record["annotations"]
     ]
@@ -87,8 +96,10 @@ def _precision(
             size = {"height": record["height"], "width": record["width"]}
             for coco in pair:
                 coco.imgs[numbers[record["image_id"]]].update(size)
-        precision = accumulate(*pair, class_agnostic=False, iou_type="segm")["precision"]
-    return precision[..., LIMITS[100]]
+        arrays = accumulate(
+            *pair, class_agnostic=False, max_detections=max_detections, iou_type="segm"
+        )
+    return arrays["precision"][..., LARGEST]
 
 
 def _mask(image: int, item: Prediction, box: list[float], iscrowd: int) -> dict[str, Any]:

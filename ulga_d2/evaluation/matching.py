@@ -16,7 +16,14 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from .average_precision import coco_index, found_boxes, truth_boxes
-from .boxes import Prediction, Record, check_ground_truth, check_predictions, number_images
+from .boxes import (
+    COCO_LIMIT,
+    Prediction,
+    Record,
+    check_ground_truth,
+    check_predictions,
+    number_images,
+)
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
@@ -59,7 +66,7 @@ def match(
     *,
     class_agnostic: bool = False,
     area: str = "all",
-    max_detections: int = 100,
+    max_detections: int = COCO_LIMIT,
 ) -> list[ClassMatches]:
     """Match detections to objects by COCO's rules, a class at a time.
 
@@ -99,7 +106,7 @@ def evaluate(
     *,
     class_agnostic: bool = False,
     area: str = "all",
-    max_detections: int = 100,
+    max_detections: int = COCO_LIMIT,
     thresholds: Sequence[float] | np.ndarray = IOU_THRESHOLDS,
 ) -> COCOeval:
     """Return COCOeval with the matches of single images; the arguments are those of `match`.

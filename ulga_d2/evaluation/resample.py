@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 
 from .average_precision import IOU_50, IOU_75
-from .boxes import Prediction, Record
+from .boxes import COCO_LIMIT, Prediction, Record
 from .matching import ClassMatches, match
 from .weighted_curve import WeightedCurve
 
@@ -91,6 +91,7 @@ class Scorer:
         per_class: bool = False,
         sizes: bool = False,
         agnostic: bool = False,
+        max_detections: int = COCO_LIMIT,
     ) -> Scorer:
         """Match once; see `detection_metrics` for the arguments, the names and what is raised.
 
@@ -101,16 +102,18 @@ class Scorer:
             per_class: add "bbox/AP-<class>".
             sizes: add "bbox/APs" to "bbox/APl" and "bbox/ARs" to "bbox/ARl".
             agnostic: add "agnostic/AP", "agnostic/AP50", "agnostic/AP75" and "agnostic/AR100".
+            max_detections: the limit of detections an image; "AR100" is called by it, "AR300".
         """
         names = class_names if per_class else ()
-        count = len(class_names)
-        groups = [Group(headline_figures("bbox", names), (*match(records, predictions, count),))]
+        count, limit = len(class_names), max_detections
+        of_detector = partial(match, records, predictions, count, max_detections=limit)
+        groups = [Group(headline_figures("bbox", names, limit), (*of_detector(),))]
         for letter, area in SIZES.items() if sizes else ():
             figures = (Figure(f"bbox/AP{letter}"), Figure(f"bbox/AR{letter}", is_recall=True))
-            groups.append(Group(figures, (*match(records, predictions, count, area=area),)))
+            groups.append(Group(figures, (*of_detector(area=area),)))
         if agnostic:
-            matches = match(records, predictions, count, class_agnostic=True)
-            groups.append(Group(headline_figures("agnostic"), (*matches,)))
+            figures = headline_figures("agnostic", max_detections=limit)
+            groups.append(Group(figures, (*of_detector(class_agnostic=True),)))
         return cls(tuple(groups))
 
     @classmethod
@@ -146,15 +149,32 @@ class Scorer:
         return np.array(rows).reshape(len(rows), len(self.names))
 
 
-def headline_figures(prefix: str, class_names: Iterable[str] = ()) -> tuple[Figure, ...]:
+def headline_figures(
+    prefix: str, class_names: Iterable[str] = (), max_detections: int = COCO_LIMIT
+) -> tuple[Figure, ...]:
     """Return AP, AP50, AP75 and AR100 under a prefix, and the AP of each class named."""
     return (
         Figure(f"{prefix}/AP"),
         Figure(f"{prefix}/AP50", iou=IOU_50),
         Figure(f"{prefix}/AP75", iou=IOU_75),
-        Figure(f"{prefix}/AR100", is_recall=True),
+        Figure(f"{prefix}/AR{max_detections}", is_recall=True),
         *(Figure(f"{prefix}/AP-{name}", of_class=row) for row, name in enumerate(class_names)),
     )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn for intervals.
+
+    Attributes:
+        clusters: (I,) as `cluster_numbers` gives them.
+        count: of resamples; with 0 there are no intervals.
+        seed: of the draws.
+    """
+
+    clusters: np.ndarray
+    count: int
+    seed: int = 0
 
 
 def cluster_draws(clusters: np.ndarray, count: int, seed: int) -> np.ndarray:

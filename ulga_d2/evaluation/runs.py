@@ -17,6 +17,9 @@ from tabulate import tabulate
 
 from ulga_d2.errors import UserError
 
+from .average_precision import headline, shown_name
+from .boxes import COCO_LIMIT
+
 Figures = dict[str, float | None]
 # Settings in which repetitions of one experiment differ, or that say where and not what.
 NOT_THE_EXPERIMENT = (("SEED",), ("OUTPUT_DIR",), ("DATALOADER", "NUM_WORKERS"), ("VIS_PERIOD",))
@@ -32,6 +35,7 @@ class Run:
         lines: of the training log, as dicts that each have "iteration"; none where it was not kept.
         figures: of the last evaluation, by name such as "bbox/AP"; None where undefined.
         reasons: for each None in `figures`, why.
+        max_detections: the limit of detections an image under which it was evaluated.
     """
 
     folder: Path
@@ -39,6 +43,7 @@ class Run:
     lines: tuple[Mapping[str, float], ...]
     figures: Figures
     reasons: Mapping[str, str]
+    max_detections: int = COCO_LIMIT
 
     @property
     def name(self) -> str:
@@ -86,7 +91,8 @@ def read_run(folder: str | Path) -> Run:
     final = folder / "inference" / "metrics.json"
     figures = _read_figures(final if final.is_file() or lines else log)
     reasons = figures.pop("reasons", {})
-    return Run(folder, config, tuple(lines), figures, reasons)
+    limit = figures.pop("max_detections", COCO_LIMIT)
+    return Run(folder, config, tuple(lines), figures, reasons, limit)
 
 
 def _read_lines(log: Path) -> list[dict[str, float]]:
@@ -152,16 +158,28 @@ def summarise(values: Iterable[float | None]) -> Summary:
 
 
 def markdown_table(groups: Mapping[str, Sequence[Run]], names: Sequence[str]) -> str:
-    """Return a Markdown table: a row an experiment, "mean +- sd (best)" a figure."""
+    """Return a Markdown table: a row an experiment, "mean +- sd (best)" a figure.
+
+    Metrics state the limit of detections an image where it is not COCO's; where runs differ in it,
+    a column does.
+    """
+    limits = limits_of(run for runs in groups.values() for run in runs)
     rows = []
     for label, runs in groups.items():
         seeds = ", ".join(str(run.config.get("SEED", "?")) for run in runs)
         cells = [
             _cell(summarise(run.figures.get(name) for run in runs), len(runs)) for name in names
         ]
-        rows.append([label, len(runs), seeds, *cells])
-    headers = ["experiment", "n", "seeds", *names]
+        own_limits = ", ".join(map(str, limits_of(runs)))
+        rows.append([label, len(runs), seeds, *cells, *([own_limits] * (len(limits) > 1))])
+    shown = names if len(limits) > 1 else [shown_name(name, *limits) for name in names]
+    headers = ["experiment", "n", "seeds", *shown, *(["max. detections"] * (len(limits) > 1))]
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+
+
+def limits_of(runs: Iterable[Run]) -> list[int]:
+    """Return the limits of detections an image under which runs were evaluated, ascending."""
+    return sorted({run.max_detections for run in runs})
 
 
 def _cell(summary: Summary, runs: int) -> str:
@@ -173,14 +191,19 @@ def _cell(summary: Summary, runs: int) -> str:
     return f"{summary.mean:.1f} ± {summary.deviation:.1f} ({summary.best:.1f}){short}"
 
 
+def headline_names(runs: Iterable[Run]) -> list[str]:
+    """Return the names of the headline metrics; runs of different limits each have their own AR."""
+    return list(dict.fromkeys(name for limit in limits_of(runs) for name in headline(limit)))
+
+
 def csv_table(groups: Mapping[str, Sequence[Run]], names: Sequence[str]) -> str:
     """Return one line a run, with every figure in full; undefined ones are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["experiment", "run", "seed", *names])
+    writer.writerow(["experiment", "run", "seed", "max_detections", *names])
     for label, runs in groups.items():
         for run in runs:
             values = (run.figures.get(name) for name in names)
-            row = [label, run.name, run.config.get("SEED", "")]
+            row = [label, run.name, run.config.get("SEED", ""), run.max_detections]
             writer.writerow(row + ["" if value is None else repr(value) for value in values])
     return text.getvalue()

@@ -1,22 +1,42 @@
-"""Saved detections: COCO's result list as JSON, plain or packed with gzip."""
+"""Result files: COCO's result list as JSON (plain or packed with gzip), and the file beside it.
+
+`predictions.json` has the dataset's own category ids, so it can be scored with any COCO tool.
+`predictions_meta.json` says what the ids mean (images, categories) and how the detections were
+made. Inside the program category ids are contiguous from 0.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import yaml
 
 from ulga_d2.errors import UserError
 
+from .boxes import COCO_LIMIT, Prediction, Record
+
+logger = logging.getLogger(__name__)
+
+RESULTS, META = "predictions.json", "predictions_meta.json"
 PLACES = (
-    "inference/predictions.json",
-    "inference/predictions.json.gz",
-    "predictions.json",
+    f"inference/{RESULTS}",
+    f"inference/{RESULTS}.gz",
+    RESULTS,
     "detections.json.gz",
 )
+FORMAT = "ulga_d2 predictions 1"
+# Folders from a result file up to its run folder, at most: RUN/inference/DATASET/predictions.json.
+RUN_DEPTH = 3
+
+# How the category ids of a result list without a file beside it are to be read.
+Numbering = Literal["dataset", "contiguous"]
 
 
 def find_predictions(folder: str | Path) -> Path:
@@ -34,19 +54,138 @@ def find_predictions(folder: str | Path) -> Path:
     )
 
 
-def read_predictions(path: str | Path) -> list[dict[str, Any]]:
-    """Read a result list.
+def image_entries(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the images of a dataset as predictions_meta.json lists them.
+
+    File names are relative to the folder that holds all of the images.
+    """
+    files = [os.path.abspath(record["file_name"]) for record in records]
+    folder = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+    return [
+        {
+            "id": record["image_id"],
+            "file_name": Path(os.path.relpath(file, folder)).as_posix(),
+            "height": record["height"],
+            "width": record["width"],
+        }
+        for file, record in zip(files, records, strict=True)
+    ]
+
+
+def write_results(
+    folder: str | Path,
+    predictions: Sequence[Prediction],
+    *,
+    images: Sequence[Mapping[str, Any]],
+    categories: Iterable[tuple[int, str]],
+    info: Mapping[str, Any],
+) -> None:
+    """Write predictions.json, with the dataset's own category ids, and predictions_meta.json.
+
+    Args:
+        folder: made if missing.
+        predictions: COCO's result list, with category ids contiguous from 0.
+        images: each with id, file_name, height and width; see `image_entries`.
+        categories: the dataset's own id and the name of each class, in the order of those ids.
+        info: how the detections were made, such as max_detections, model_sha256 and settings;
+            nothing that differs between two equal runs.
+    """
+    entries = [{"id": key, "name": name} for key, name in categories]
+    of_image = defaultdict(list)
+    for item in predictions:
+        own_id = entries[item["category_id"]]["id"]
+        of_image[item["image_id"]].append({**item, "category_id": own_id})
+    os.makedirs(folder, exist_ok=True)
+    files = ResultFiles(Path(folder), entries, info)
+    for image in images:
+        files.add(image, of_image[image["id"]])
+    files.close()
+
+
+def read_results(
+    path: str | Path,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+    *,
+    numbering: Numbering | None = None,
+) -> list[dict[str, Any]]:
+    """Read a result list for a dataset; category ids become contiguous from 0.
+
+    With a file beside it (predictions_meta.json) classes are matched by their names there. Without
+    one the category ids themselves decide: a list with an id that is none of the dataset's counts
+    from 0, and one with an id above K - 1 has the dataset's own ids. Where both are possible the
+    dataset's own ids are taken, but for a file in a run folder, which an older version wrote with
+    ids from 0. Which numbering was taken is logged.
 
     Args:
         path: of the file, or of a run folder.
+        class_names: of the dataset.
+        category_ids: the dataset's own, in the same order.
+        numbering: decides for a list without a file beside it.
 
     Raises:
-        UserError: a file that is missing or damaged, or holds something else.
+        UserError: a file that is missing or damaged, holds something else, has other classes, or
+            has category ids that fit neither numbering.
     """
-    if Path(path).is_dir():
-        path = find_predictions(path)
+    path = _result_file(path)
+    predictions = _read_list(path)
+    meta = _read_meta(path)
+    if meta is not None:
+        numbers = _numbers_by_name(meta, path, class_names)
+        source = f"the ids in {_meta_path(path).name}"
+        if numbering is not None:
+            logger.info("%s: --category-ids has no effect, classes go by %s", path, source)
+    else:
+        chosen = numbering or _numbering(predictions, path, category_ids)
+        ids = category_ids if chosen == "dataset" else range(len(category_ids))
+        numbers = {key: number for number, key in enumerate(ids)}
+        source = "the dataset's ids" if chosen == "dataset" else "contiguous ids from 0"
+    for place, item in enumerate(predictions, start=1):
+        if "category_id" not in item:
+            continue  # what lacks a key is refused, with its number, when it is scored
+        key = item["category_id"]
+        if not _is_id(key) or key not in numbers:
+            raise UserError(
+                f"{path}, prediction number {place}: category_id {key!r} is none of {source}: "
+                f"{_listed(numbers)}; check which dataset the file belongs to"
+            )
+        item["category_id"] = numbers[key]
+    return predictions
+
+
+def common_limit(asked: int | None, paths: Iterable[str | Path]) -> int:
+    """Return the limit of detections an image under which result lists are scored.
+
+    It is the one that is asked for, else the largest that a list states (in predictions_meta.json,
+    or in the config of its run folder), else COCO's 100.
+
+    Args:
+        asked: by the user, or None.
+        paths: of the files, or of run folders.
+
+    Raises:
+        UserError: a run folder without detections, or a damaged predictions_meta.json.
+    """
+    if asked is not None:
+        return asked
+    stated = [_stated_limit(_result_file(path)) for path in paths]
+    return max((limit for limit in stated if _is_id(limit) and limit > 0), default=COCO_LIMIT)
+
+
+def _stated_limit(path: Path) -> object:
+    meta = _read_meta(path)
+    if meta is not None:
+        return meta["info"].get("max_detections")
+    return ((_run_config(path) or {}).get("TEST") or {}).get("DETECTIONS_PER_IMAGE")
+
+
+def _result_file(path: str | Path) -> Path:
+    return find_predictions(path) if Path(path).is_dir() else Path(path)
+
+
+def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
-        content = Path(path).read_bytes()
+        content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         found = json.loads(content)
@@ -57,7 +196,95 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-META_VERSION = 1
+def _meta_path(path: Path) -> Path:
+    """Return the file beside a result list: a_meta.json for a.json and a.json.gz."""
+    return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.json')}_meta.json")
+
+
+def _read_meta(path: Path) -> dict[str, Any] | None:
+    """Read the file beside a result list; None where there is none."""
+    meta_path = _meta_path(path)
+    try:
+        found = json.loads(meta_path.read_text(encoding="utf-8"))
+        categories = [(entry["id"], entry["name"]) for entry in found["categories"]]
+        fits = isinstance(found["info"], dict) and all(_is_id(key) for key, _ in categories)
+        if not fits or len(dict(categories)) < len(categories):
+            raise ValueError("'categories' must be a list of unique ids with names, 'info' a dict")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{meta_path} does not say what {path.name} beside it holds ({error}); repair it, or "
+            "move it away so that --category-ids decides"
+        ) from None
+    return found
+
+
+def _numbers_by_name(
+    meta: Mapping[str, Any], path: Path, class_names: Sequence[str]
+) -> dict[int, int]:
+    names = {entry["id"]: entry["name"] for entry in meta["categories"]}
+    if sorted(map(str, names.values())) != sorted(class_names):
+        raise UserError(
+            f"{path} was made with other classes than the dataset has:\n  {_meta_path(path).name}: "
+            f"{list(names.values())}\n  the dataset: {list(class_names)}\n Score it on a dataset "
+            "with the same class names."
+        )
+    return {key: list(class_names).index(name) for key, name in names.items()}
+
+
+def _numbering(
+    predictions: Sequence[Prediction], path: Path, category_ids: Sequence[int]
+) -> Numbering:
+    """Decide by the ids in a list which numbering it has, and log it where there are two."""
+    contiguous = range(len(category_ids))
+    if list(category_ids) == list(contiguous):
+        return "dataset"
+    found = {item["category_id"] for item in predictions if _is_id(item.get("category_id"))}
+    fits_dataset, fits_contiguous = found <= set(category_ids), found <= set(contiguous)
+    if not fits_dataset and not fits_contiguous:
+        raise UserError(
+            f"{path} has the category ids {_listed(sorted(found))}, which are neither the "
+            f"dataset's ({_listed(category_ids)}) nor 0 to {len(category_ids) - 1}; check which "
+            "dataset the file belongs to"
+        )
+    chosen: Numbering = "dataset" if fits_dataset else "contiguous"
+    if fits_dataset and fits_contiguous and _run_config(path) is not None:
+        chosen = "contiguous"
+    if found:
+        taken = {
+            "dataset": f"the dataset's own ({_listed(category_ids)})",
+            "contiguous": f"contiguous from 0 (0 to {len(category_ids) - 1})",
+        }[chosen]
+        both = ", though both numberings fit" if fits_dataset and fits_contiguous else ""
+        logger.info(
+            "%s: category ids are taken as %s%s; --category-ids overrides this", path, taken, both
+        )
+    return chosen
+
+
+def _run_config(path: Path) -> dict[str, Any] | None:
+    """Return the config of the run folder that a result list lies in; None where it is in none."""
+    if path.name not in {Path(place).name for place in PLACES}:
+        return None
+    for folder in path.resolve().parents[:RUN_DEPTH]:
+        try:
+            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue
+        if isinstance(config, dict) and "ULGA" in (config.get("MODEL") or {}):
+            return config
+    return None
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _listed(ids: Iterable[int]) -> str:
+    ids = list(ids)
+    shown = ", ".join(map(str, ids[:10]))
+    return f"{shown}, ... ({len(ids)} in all)" if len(ids) > 10 else shown
 
 
 class JsonList:
@@ -97,17 +324,17 @@ class ResultFiles:
     Args:
         folder: that gets the two files; it exists.
         categories: "id" and "name" of each class; the ids are those of the results.
-        info: settings that the results depend on; `format_version` is added.
+        info: settings that the results depend on; `format` is added.
     """
 
     def __init__(
         self, folder: Path, categories: Iterable[Mapping[str, Any]], info: Mapping[str, Any]
     ) -> None:
-        self._results = JsonList(folder / "predictions.json")
-        self._images = JsonList(folder / "predictions_meta.json", '{"images": ')
+        self._results = JsonList(folder / RESULTS)
+        self._images = JsonList(folder / META, '{"images": ')
         self._rest = {
             "categories": list(categories),
-            "info": {"format_version": META_VERSION, **info},
+            "info": {"format": FORMAT, **info},
         }
 
     def add(self, image: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> None:
@@ -115,12 +342,11 @@ class ResultFiles:
 
         Args:
             image: "id", "file_name", "height" and "width".
-            results: in COCO's format; boxes are rounded to 3 decimals, scores to 6.
+            results: in COCO's format.
         """
         self._images.add(image)
         for result in results:
-            box = [round(value, 3) for value in result["bbox"]]
-            self._results.add({**result, "bbox": box, "score": round(result["score"], 6)})
+            self._results.add(result)
 
     def close(self) -> None:
         """Complete the two files."""

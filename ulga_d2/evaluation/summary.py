@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from .average_precision import DetectionMetrics, detection_metrics
-from .boxes import Prediction, Record
+from .boxes import COCO_LIMIT, Prediction, Record
 from .curves import OperatingPoint, calibration, f1_optimal
 from .errors import ErrorSplit, error_split
 from .froc import FALSE_POSITIVES_PER_IMAGE, Froc, froc, match_lesions
@@ -29,6 +29,7 @@ from .matching import ClassMatches, match
 FROC_RATES = {rate: f"{rate:g}" for rate in FALSE_POSITIVES_PER_IMAGE}
 NO_OBJECT = "no ground-truth boxes at all"
 NO_DETECTION = "no detection that counts"
+NO_CHANCE = "scores are not all between 0 and 1"
 NO_POINT = f"{NO_OBJECT}, or {NO_DETECTION}"
 
 
@@ -39,6 +40,7 @@ def all_metrics(
     *,
     froc_hit: Literal["iou", "centre"],
     with_masks: bool = False,
+    max_detections: int = COCO_LIMIT,
 ) -> DetectionMetrics:
     """Score detections in every way there is; the names are explained at the top of this file.
 
@@ -48,20 +50,41 @@ def all_metrics(
         class_names: by category_id.
         froc_hit: what finds a lesion, as in `froc`.
         with_masks: the predictions carry masks that are to be scored too.
+        max_detections: detections of an image that count, as in `detection_metrics`; FROC takes
+            all.
 
     Raises:
         UserError: as `detection_metrics`.
     """
-    metrics = detection_metrics(records, predictions, class_names)
+    limit, count = max_detections, len(class_names)
+    metrics = detection_metrics(records, predictions, class_names, max_detections=limit)
     if with_masks:
-        metrics |= mask_metrics(records, predictions, class_names)
-    matches = match(records, predictions, len(class_names))
-    lesions = match_lesions(records, predictions, len(class_names), hit=froc_hit)
+        metrics |= mask_metrics(records, predictions, class_names, max_detections=limit)
+    matches = match(records, predictions, count, max_detections=limit)
+    lesions = match_lesions(records, predictions, count, hit=froc_hit)
     best = f1_optimal(matches)
     metrics |= _threshold_metrics(best)
     metrics |= _froc_metrics(froc(lesions), best)
     metrics |= _calibration_metrics(matches)
-    return metrics | _error_metrics(error_split(records, predictions, len(class_names)))
+    return metrics | _error_metrics(error_split(records, predictions, count, max_detections=limit))
+
+
+def mix_up_warning(class_aware: float | None, class_agnostic: float | None) -> str | None:
+    """Say that category ids are likely mixed up, where objects are found under wrong classes.
+
+    Args:
+        class_aware: "bbox/AP".
+        class_agnostic: "agnostic/AP".
+    """
+    if class_aware is None or class_agnostic is None:
+        return None
+    if class_aware >= 1 or class_agnostic <= 10 or class_agnostic <= 5 * class_aware:
+        return None
+    return (
+        f"AP is {class_aware:.2f}, but {class_agnostic:.2f} when classes are ignored: objects are "
+        "found under wrong classes. Unless the model has not learned its classes, this is a mix-up "
+        "of category ids"
+    )
 
 
 def _threshold_metrics(best: OperatingPoint | None) -> DetectionMetrics:
@@ -92,7 +115,8 @@ def _froc_metrics(curve: Froc, best: OperatingPoint | None) -> DetectionMetrics:
 
 def _calibration_metrics(matches: Sequence[ClassMatches]) -> DetectionMetrics:
     values = {"calibration/ECE": _percent(calibration(matches).ece)}
-    return _with_reasons(values, dict.fromkeys(values, NO_DETECTION))
+    outside = any(((one.scores < 0) | (one.scores > 1)).any() for one in matches)
+    return _with_reasons(values, dict.fromkeys(values, NO_CHANCE if outside else NO_DETECTION))
 
 
 def _error_metrics(split: ErrorSplit) -> DetectionMetrics:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from .average_precision import DetectionMetrics
+from .accumulate import limits_up_to
+from .average_precision import DetectionMetrics, shown_name
 from .boxes import Prediction, Record
 
 PRECISIONS = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
@@ -17,7 +18,6 @@ OTHERS = {
     "froc": "sensitivity at false positives an image",
     "errors": "AP50 gained by repairing",
 }
-RECALLS = ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
 def metrics_table(
@@ -27,7 +27,8 @@ def metrics_table(
     class_names: Sequence[str],
 ) -> str:
     """Lay out figures in percent; below them, why those shown as "-" are undefined."""
-    parts = [_figures(metrics, PRECISIONS), _figures(metrics, RECALLS)]
+    recalls = [f"AR{limit}" for limit in limits_up_to(metrics.max_detections)]
+    parts = [_figures(metrics, PRECISIONS), _figures(metrics, [*recalls, "ARs", "ARm", "ARl"])]
     parts.append(_figures_at_one_iou(metrics))
     if len(class_names) > 1:
         parts.append(_classes(metrics, records, predictions, class_names))
@@ -43,7 +44,8 @@ def _figures(metrics: DetectionMetrics, figures: Sequence[str]) -> str:
         for label, group in LABELS.items()
         if group in groups
     ]
-    return _tabulate(rows, ["percent", *figures])
+    shown = [shown_name(figure, metrics.max_detections) for figure in figures]
+    return _tabulate(rows, ["percent", *shown])
 
 
 def _figures_at_one_iou(metrics: DetectionMetrics) -> str:
@@ -71,7 +73,8 @@ def _classes(
         [name, metrics.values[f"bbox/AP-{name}"], objects[index], detections[index]]
         for index, name in enumerate(class_names)
     ]
-    return _tabulate(rows, ["class", "AP", "objects", "detections"])
+    ap = shown_name("AP", metrics.max_detections)
+    return _tabulate(rows, ["class", ap, "objects", "detections"])
 
 
 def _tabulate(rows: list[list[str | float | None]], headers: list[str]) -> str:

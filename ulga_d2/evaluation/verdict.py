@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
+from .average_precision import shown_name
+from .boxes import COCO_LIMIT
 from .compare import Difference, Plan, is_of_class
 
 
@@ -23,6 +25,7 @@ class Setting:
         clusters: how many there are.
         words: what is drawn as one, in words.
         plan: what was drawn.
+        max_detections: the limit of detections an image.
     """
 
     a: tuple[str, ...]
@@ -33,22 +36,26 @@ class Setting:
     clusters: int
     words: str
     plan: Plan
+    max_detections: int = COCO_LIMIT
 
 
 def as_text(setting: Setting, found: Mapping[str, Difference]) -> str:
     """Lay out the comparison: what was compared, tables, and a conclusion for each figure."""
     headline = {name: one for name, one in found.items() if not is_of_class(name)}
     classes = {name: one for name, one in found.items() if is_of_class(name)}
-    parts = [_heading(setting), _table(headline)]
+    limit = setting.max_detections
+    parts = [_heading(setting), _table(headline, limit)]
     if len(classes) > 1:
         tested = sum(one.p_value is not None for one in classes.values())
         parts.append(f"by class; p corrected by Holm's method for {tested} classes")
-        parts.append(_table(classes))
+        parts.append(_table(classes, limit))
     else:
         classes = {}
     told = headline | classes
-    parts.append("\n".join(conclusion(name, one, setting.images) for name, one in told.items()))
-    parts.append(_seeds(headline))
+    parts.append(
+        "\n".join(conclusion(name, one, setting.images, limit) for name, one in told.items())
+    )
+    parts.append(_seeds(headline, limit))
     return "\n\n".join(filter(None, parts))
 
 
@@ -61,12 +68,12 @@ def _heading(setting: Setting) -> str:
     )
 
 
-def _table(found: Mapping[str, Difference]) -> str:
+def _table(found: Mapping[str, Difference], limit: int) -> str:
     rows = []
     for name, one in found.items():
         ends = one.interval and f"[{one.interval.low:+.2f}, {one.interval.high:+.2f}]"
         gap = None if one.difference is None else f"{one.difference:+.2f}"
-        row = [_figure(name), one.a, one.b, gap, ends, one.p_value]
+        row = [_figure(name, limit), one.a, one.b, gap, ends, one.p_value]
         rows.append([*row, one.corrected, one.seed_p])
     headers = ["percent", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "p (seeds)"]
     kept = [n for n in range(len(headers)) if n < 6 or any(row[n] is not None for row in rows)]
@@ -79,13 +86,13 @@ def _table(found: Mapping[str, Difference]) -> str:
     )
 
 
-def _figure(name: str) -> str:
-    return name.split("/", 1)[1]
+def _figure(name: str, limit: int) -> str:
+    return shown_name(name, limit).split("/", 1)[1]
 
 
-def conclusion(name: str, found: Difference, images: int) -> str:
+def conclusion(name: str, found: Difference, images: int, max_detections: int = COCO_LIMIT) -> str:
     """Say in one sentence what is known about a figure, such as "bbox/AP-glioma"."""
-    figure, gap, interval = _figure(name), found.difference, found.interval
+    figure, gap, interval = _figure(name, max_detections), found.difference, found.interval
     if gap is None or interval is None:
         return f"{figure} is undefined on these {images:,} images: no object counts"
     pairs = len(found.by_seed)
@@ -101,9 +108,9 @@ def conclusion(name: str, found: Difference, images: int) -> str:
     return f"{found.winner} is better by {gap:.1f} {figure} [{low:.1f}, {high:.1f}] {scope}"
 
 
-def _seeds(headline: Mapping[str, Difference]) -> str:
+def _seeds(headline: Mapping[str, Difference], limit: int) -> str:
     told = [
-        f"{one.detectable:.1f} {_figure(name)}"
+        f"{one.detectable:.1f} {_figure(name, limit)}"
         for name, one in headline.items()
         if one.detectable is not None
     ]
@@ -128,11 +135,12 @@ def as_dict(setting: Setting, found: Mapping[str, Difference]) -> dict[str, obje
         "bootstrap": plan.bootstrap,
         "permutations": plan.permutations,
         "seed": plan.seed,
-        "figures": {name: _plain(name, one, setting.images) for name, one in found.items()},
+        "max_detections": setting.max_detections,
+        "figures": {name: _plain(name, one, setting) for name, one in found.items()},
     }
 
 
-def _plain(name: str, one: Difference, images: int) -> dict[str, object]:
+def _plain(name: str, one: Difference, setting: Setting) -> dict[str, object]:
     interval = one.interval
     return {
         "a": one.a,
@@ -145,5 +153,5 @@ def _plain(name: str, one: Difference, images: int) -> dict[str, object]:
         "p_value_holm": one.corrected,
         "p_value_seeds": one.seed_p,
         "smallest_detectable": one.detectable,
-        "conclusion": conclusion(name, one, images),
+        "conclusion": conclusion(name, one, setting.images, setting.max_detections),
     }

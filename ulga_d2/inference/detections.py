@@ -27,11 +27,6 @@ class Category(NamedTuple):
     name: str
 
 
-def to_categories(names: Sequence[str], ids: Sequence[int] = ()) -> tuple[Category, ...]:
-    """Pair class names with category ids; without ids they are 1, 2, ... in the order of names."""
-    return tuple(map(Category, ids or range(1, len(names) + 1), names))
-
-
 @dataclass(frozen=True)
 class Detections:
     """N detections on one image, by descending score.

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from .. import get_cfg
-from ..config import merge_config, merge_options, merge_text, resolve_classes
+from ..config import (
+    default_category_ids,
+    merge_config,
+    merge_options,
+    merge_text,
+    resolve_classes,
+)
 from ..errors import UserError
 from ..values import check_values
 from ..weights.checkpoint import (
@@ -22,8 +28,8 @@ from ..weights.checkpoint import (
     load_last,
     load_weights,
 )
-from ..weights.digest import KEY, content_sha256
-from .detections import Category, to_categories
+from ..weights.digest import weights_sha256
+from .detections import Category
 from .device import resolve_device
 from .model import build_seeded_model
 
@@ -45,7 +51,7 @@ class LoadedModel:
         model: in evaluation mode, with the weights that its run evaluated.
         categories: its classes.
         best_f1: score of the highest F1 on the run's own test set; None where it is not stored.
-        sha256: fingerprint of the checkpoint's content.
+        sha256: fingerprint of its weights.
     """
 
     source: str
@@ -96,17 +102,19 @@ def load_model(
         )
     cfg.SOLVER.AMP.ENABLED = half_precision
     names = _names_of(path, state)
-    resolve_classes(cfg, names)
+    stated = tuple(cfg.DATASETS.CATEGORY_IDS)
+    ids = stated if len(stated) == len(names) else default_category_ids(len(names))
+    resolve_classes(cfg, names, ids)
     model = _build(cfg, path)
-    load_weights(model, {"model": evaluated_weights(state)}, path)
-    ids = tuple(cfg.DATASETS.get("CATEGORY_IDS", []))
+    weights_of = evaluated_weights(state)
+    load_weights(model, {"model": weights_of}, path)
     return LoadedModel(
         source=str(source),
         cfg=cfg,
         model=model.eval(),
-        categories=to_categories(names, ids if len(ids) == len(names) else ()),
+        categories=tuple(map(Category, ids, names)),
         best_f1=_threshold_of(path, state),
-        sha256=state.get(KEY) or content_sha256(state),
+        sha256=weights_sha256(weights_of),
     )
 
 

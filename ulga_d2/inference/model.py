@@ -8,6 +8,8 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from ..config import value_of
+
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
@@ -27,6 +29,18 @@ def build_seeded_model(cfg: CfgNode) -> nn.Module:
         # The focal loss sums tens of thousands of terms: too many for bfloat16's eight bits.
         model.head.register_forward_hook(lambda _module, _inputs, output: _to_float32(output))
     return model
+
+
+def box_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return the settings that change a trained detector's boxes, by their keys.
+
+    TEST.DETECTIONS_PER_IMAGE is not among them: result files state it as max_detections.
+    """
+    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    keys = ["INPUT.SQUARE_SIZE", "INPUT.INTENSITY", "INPUT.INTENSITY_RANGE", "SOLVER.AMP.ENABLED"]
+    keys += [f"MODEL.{head}.SCORE_THRESH_TEST", f"MODEL.{head}.NMS_THRESH_TEST"]
+    keys += ["MODEL.RETINANET.TOPK_CANDIDATES_TEST"] * (head == "RETINANET")
+    return {key: value_of(cfg, key) for key in keys}
 
 
 def _to_float32(value: Any) -> Any:

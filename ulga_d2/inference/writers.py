@@ -226,7 +226,15 @@ class JsonWriter:
     def add(self, image_id: int, name: str, detections: Detections) -> None:
         """Write an image and its results."""
         image = coco_image(image_id, name, *detections.image_size)
-        self._files.add(image, detections.to_coco(image_id))
+        results = [
+            {
+                **result,
+                "bbox": [round(value, BOX_DECIMALS) for value in result["bbox"]],
+                "score": round(result["score"], SCORE_DECIMALS),
+            }
+            for result in detections.to_coco(image_id)
+        ]
+        self._files.add(image, results)
 
     def close(self) -> None:
         """Complete both files."""

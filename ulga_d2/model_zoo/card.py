@@ -11,16 +11,9 @@ import yaml
 from tabulate import tabulate
 
 from ..errors import UserError
+from ..evaluation.average_precision import headline
+from ..evaluation.boxes import COCO_LIMIT
 from ..weights.share import SharedInfo
-
-SHOWN = {
-    "bbox/AP": "AP",
-    "bbox/AP50": "AP50",
-    "bbox/AP75": "AP75",
-    "bbox/AR100": "AR@100",
-    "agnostic/AP": "class-agnostic AP",
-    "froc/mean": "FROC, mean sensitivity",
-}
 
 CARD = """# {name}
 
@@ -137,9 +130,19 @@ def read_intervals(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not what `ulga evaluate --json` writes: {error!r}") from None
 
 
+def limit_of(metrics: Mapping[str, float | None]) -> int:
+    """Return the limit of detections an image under which a run was evaluated."""
+    return int(metrics.get("max_detections") or COCO_LIMIT)
+
+
+def shown_metrics(max_detections: int) -> dict[str, str]:
+    """Return the metrics that cards and the list of a zoo show: the title of each, by its name."""
+    return headline(max_detections) | {"froc/mean": "FROC, mean sensitivity"}
+
+
 def _figures(metrics: Mapping[str, float | None], intervals: Mapping[str, Any]) -> str:
     rows = []
-    for name, title in SHOWN.items():
+    for name, title in shown_metrics(limit_of(metrics)).items():
         value = metrics.get(name)
         if value is None:
             continue

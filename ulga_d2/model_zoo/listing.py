@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -13,7 +14,7 @@ from ..evaluation.atomic import write_atomically
 from ..weights.digest import file_sha256
 from ..weights.share import SUFFIX, read_safetensors
 from ..weights.zoo import INDEX
-from .card import SHOWN
+from .card import limit_of, shown_metrics
 
 LIST = "MODEL_ZOO.md"
 WORDS = """# Model zoo
@@ -34,7 +35,7 @@ def write_index(root: str | Path) -> Sequence[str]:
         UserError: no entry, or one whose weights are damaged, missing or not alone.
     """
     root = Path(root)
-    entries, rows = {}, []
+    entries: dict[str, dict[str, Any]] = {}
     for folder in sorted(path.parent for path in root.glob("*/config.yaml")):
         weights = list(folder.glob(f"*{SUFFIX}"))
         if len(weights) != 1:
@@ -48,14 +49,27 @@ def write_index(root: str | Path) -> Sequence[str]:
             "bytes": weights[0].stat().st_size,
             "metrics": dict(info.metrics),
         }
-        figures = [info.metrics.get(name) for name in SHOWN]
-        shown = ["–" if value is None else f"{value:.1f}" for value in figures]
-        size = f"{weights[0].stat().st_size / 1e6:.1f}"
-        rows.append([f"[{folder.name}]({folder.name}/README.md)", *shown, size])
     if not entries:
         raise UserError(f"{root} holds no entry; `ulga zoo publish` makes one")
-    table = tabulate(rows, ["model", *SHOWN.values(), "MB"], tablefmt="pipe", disable_numparse=True)
+    table = _table(entries)
     index = json.dumps({"version": 1, "entries": entries}, indent=1) + "\n"
     write_atomically(str(root / INDEX), index.encode())
     write_atomically(str(root / LIST), WORDS.format(table=table).encode())
     return list(entries)
+
+
+def _table(entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Lay out the metrics; where entries differ in the limit of detections, each has columns."""
+    limits = sorted({limit_of(entry["metrics"]) for entry in entries.values()})
+    columns = [(limit, *pair) for limit in limits for pair in shown_metrics(limit).items()]
+    rows = []
+    for name, entry in entries.items():
+        metrics = entry["metrics"]
+        values = [
+            metrics.get(metric) if limit_of(metrics) == limit else None
+            for limit, metric, _ in columns
+        ]
+        shown = ["–" if value is None else f"{value:.1f}" for value in values]
+        rows.append([f"[{name}]({name}/README.md)", *shown, f"{entry['bytes'] / 1e6:.1f}"])
+    headers = ["model", *(title for *_, title in columns), "MB"]
+    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

@@ -18,25 +18,19 @@ from .. import get_cfg
 from ..analysis.complexity import cost_by_part
 from ..config import merge_config
 from ..engine.datasets import load_run_data
+from ..evaluation.average_precision import headline
 from ..evaluation.clusters import cluster_numbers, default_clusters
 from ..evaluation.compare import Difference, Plan, Watch, compare
 from ..evaluation.report.chart import Line, line_chart
 from ..evaluation.report.page import render_chart
 from ..evaluation.resample import Scorer
-from ..evaluation.runs import Run, read_run, summarise
-from ..evaluation.saved import find_predictions, read_predictions
+from ..evaluation.runs import Run, limits_of, read_run, summarise
+from ..evaluation.saved import read_results
 from ..evaluation.verdict import conclusion
 from .execute import Execution
 from .plan import Cell
 
-FIGURES = {
-    "bbox/AP": "AP",
-    "bbox/AP50": "AP50",
-    "bbox/AP75": "AP75",
-    "bbox/AR100": "AR@100",
-    "agnostic/AP": "class-agnostic AP",
-}
-COMPARED = ("bbox/AP", "bbox/AP75", "bbox/AR100", "agnostic/AP")
+NOT_COMPARED = "bbox/AP50"  # of the headline metrics
 
 
 @dataclass(frozen=True)
@@ -60,18 +54,26 @@ def finished_rows(execution: Execution) -> list[Row]:
 
 
 def figures_table(rows: Sequence[Row]) -> str:
-    """Return a Markdown table: mean and standard deviation over seeds, and what it cost."""
+    """Return a Markdown table: mean and standard deviation over seeds, and what it cost.
+
+    Where variants differ in the limit of detections an image, each limit has its own columns.
+    """
+    limits = limits_of(run for row in rows for run in row.runs)
+    titles = [(limit, *pair) for limit in limits for pair in headline(limit).items()]
     cells = [
         [
             row.name,
             len(row.runs),
-            *(_spread([run.figures.get(name) for run in row.runs]) for name in FIGURES),
+            *(
+                _spread([run.figures.get(name) for run in row.runs if run.max_detections == limit])
+                for limit, name, _ in titles
+            ),
             *_costs(row),
         ]
         for row in rows
     ]
     costs = ["M parameters", "GFLOP", "s / iteration", "peak MiB"]
-    headers = ["variant", "seeds", *FIGURES.values(), *costs]
+    headers = ["variant", "seeds", *(title for *_, title in titles), *costs]
     return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
 
 
@@ -130,10 +132,12 @@ def _comparison(
     reference = pairs[0][0].cells[0].variant
     lines, cells = [], []
     for base, row in pairs:
-        found, images = _compared(execution, base, row, plan, watch)
-        for name in COMPARED:
-            cells.append([row.name, FIGURES[name], *_differences(found[name])])
-        lines.append(f"- {row.name}: {conclusion('bbox/AP', found['bbox/AP'], images)}.")
+        limit = max(limits_of([*base.runs, *row.runs]))
+        found, images = _compared(execution, base, row, limit, plan, watch)
+        for name, title in headline(limit).items():
+            if name != NOT_COMPARED:
+                cells.append([row.name, title, *_differences(found[name])])
+        lines.append(f"- {row.name}: {conclusion('bbox/AP', found['bbox/AP'], images, limit)}.")
     headers = ["variant", f"less {reference}", "difference", "95 % interval", "p, these"]
     headers += ["p, other seeds", "detectable"]
     table = tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
@@ -154,7 +158,7 @@ def _differences(one: Difference) -> list[str]:
 
 
 def _compared(
-    execution: Execution, base: Row, row: Row, plan: Plan, watch: Watch
+    execution: Execution, base: Row, row: Row, limit: int, plan: Plan, watch: Watch
 ) -> tuple[Mapping[str, Difference], int]:
     seeds = {cell.seed for cell in base.cells} & {cell.seed for cell in row.cells}
     with data_root(execution, row.cells[0]):
@@ -166,9 +170,10 @@ def _compared(
         [
             Scorer.of(
                 records,
-                read_predictions(find_predictions(execution.folder(cell))),
+                read_results(execution.folder(cell), data.class_names, data.category_ids),
                 data.class_names,
                 agnostic=True,
+                max_detections=limit,
             )
             for cell in side.cells
             if cell.seed in seeds

@@ -32,6 +32,11 @@ def content_sha256(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of a model's weights, whatever file holds them, in whatever order."""
+    return content_sha256(dict(sorted(weights.items())))
+
+
 def _add(digest: Any, value: Any) -> None:
     # Each value says its kind and length first, so that no two contents give the same bytes.
     if isinstance(value, Tensor):

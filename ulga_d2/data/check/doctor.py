@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import UserError
+from ...evaluation.boxes import COCO_LIMIT
 from ..intensity import FULL_RANGE, Intensity
 from ..record import LoadedSplit
 from .boxes import (
@@ -23,7 +24,13 @@ from .boxes import (
 from .files import Scanned, file_findings, kind_findings, kinds, leak_findings
 from .finding import ERROR, NOTE, PROBLEM, Finding, finding
 from .scan import scan_images
-from .splits import class_findings, empty_findings, patient_findings, reader_findings
+from .splits import (
+    class_findings,
+    empty_findings,
+    limit_findings,
+    patient_findings,
+    reader_findings,
+)
 
 # A detector is thought to fit the boxes if fewer than this share have no anchor near them.
 MAX_WITHOUT_ANCHOR = 0.05
@@ -38,12 +45,14 @@ class Settings:
         anchors: the detector's anchors; None where no config is given.
         filter_empty: DATALOADER.FILTER_EMPTY_ANNOTATIONS; None where no config is given.
         intensity: how stored values become the network's.
+        max_detections: TEST.DETECTIONS_PER_IMAGE; COCO's limit where no config is given.
         decode: decode every image; else read the headers alone, and look for no duplicates.
     """
 
     anchors: Anchors | None = None
     filter_empty: bool | None = None
     intensity: Intensity = FULL_RANGE
+    max_detections: int = COCO_LIMIT
     decode: bool = True
 
 
@@ -94,6 +103,7 @@ def check_splits(splits: Mapping[str, LoadedSplit | UserError], settings: Settin
         findings += reader_findings(name, split.report)
         findings += file_findings(name, *scanned[name])
     findings += class_findings(loaded) + empty_findings(loaded, settings.filter_empty)
+    findings += limit_findings(loaded, settings.max_detections)
     findings += patient_findings(loaded) + kind_findings(scanned) + leak_findings(scanned)
     findings += _rounding_findings(loaded)
     ious = _anchor_ious(loaded, settings.anchors)

@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
+from ...evaluation.boxes import images_over_limit
 from ..record import LoadedSplit
 from ..release import UNLIKE_RELEASE
 from ..report import DataReport
@@ -45,6 +46,11 @@ def class_findings(splits: Mapping[str, LoadedSplit]) -> list[Finding]:
             cure = "use the same names in the same order in all splits"
             what = "class names differ"
             found.append(Finding(ERROR, f"{first}, {name}", what, 0, places, cure))
+        elif other.category_ids != one.category_ids:
+            places = (f"{first}: {list(one.category_ids)}", f"{name}: {list(other.category_ids)}")
+            cure = "use the same ids in all files"
+            what = "category ids of the same classes differ"
+            found.append(Finding(ERROR, f"{first}, {name}", what, 0, places, cure))
     for name, split in splits.items():
         missing = [key for key, count in split.report.boxes.items() if not count]
         if missing and split.report.boxes.total():
@@ -71,6 +77,23 @@ def empty_findings(splits: Mapping[str, LoadedSplit], filter_empty: bool | None)
         empty = [r["file_name"] for r in split.records if not r["annotations"]]
         if empty:
             found.append(finding(NOTE, name, "images without boxes", empty, hints[filter_empty]))
+    return found
+
+
+def limit_findings(splits: Mapping[str, LoadedSplit], max_detections: int) -> list[Finding]:
+    """Return the images that have more objects than detections count in an evaluation."""
+    found = []
+    for name, split in splits.items():
+        over = images_over_limit(split.records, max_detections)
+        if over:
+            places = [f"{record['file_name']} ({count:,} objects)" for record, count in over]
+            largest = max(count for _, count in over)
+            what = f"images with more than {max_detections} objects, the largest with {largest:,}"
+            cure = (
+                f"a detector gives, and evaluation counts, at most {max_detections} detections an "
+                "image: raise TEST.DETECTIONS_PER_IMAGE"
+            )
+            found.append(finding(PROBLEM, name, what, places, cure))
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..record import LoadedSplit
 from ..report import DataReport
-from .coco_file import CocoFile, parse_coco
+from .coco_file import CocoFile, parse_coco, usable_area
 from .images import ImageEntry, OutlinedBox, make_records
 
 
@@ -16,7 +16,8 @@ def read_coco(json_file: Path, image_dir: Path) -> LoadedSplit:
 
     Args:
         json_file: the annotations; category numbers become contiguous from 0 in the order of their
-            ids, and a placeholder parent category is dropped. Masks are kept as run lengths.
+            ids, and a placeholder parent category is dropped. The file's own ids are kept beside
+            the records, masks as run lengths, and `area` where it is a positive number.
         image_dir: what `file_name` in the JSON is relative to.
 
     Raises:
@@ -25,7 +26,7 @@ def read_coco(json_file: Path, image_dir: Path) -> LoadedSplit:
     content = parse_coco(json_file)
     class_names, numbers = content.classes()
     report = DataReport.for_classes(class_names)
-    boxes = _boxes(content, numbers)
+    boxes = _boxes(content, numbers, report)
     entries = [
         ImageEntry(
             image_id=key,
@@ -39,21 +40,28 @@ def read_coco(json_file: Path, image_dir: Path) -> LoadedSplit:
     records = make_records(
         entries, source=json_file, image_dir=image_dir, class_names=class_names, report=report
     )
-    return LoadedSplit(records, class_names, report)
+    return LoadedSplit(records, class_names, report, tuple(numbers))
 
 
-def _boxes(content: CocoFile, numbers: dict[int, int]) -> dict[int, list[OutlinedBox]]:
+def _boxes(
+    content: CocoFile, numbers: dict[int, int], report: DataReport
+) -> dict[int, list[OutlinedBox]]:
     """Return the boxes by image id."""
     boxes: dict[int, list[OutlinedBox]] = defaultdict(list)
     for key, annotation in content.annotations.items():
         x, y, w, h = map(float, annotation["bbox"])
+        place, area = f"{content.path}, annotation {key}", annotation.get("area")
+        if area is not None and not usable_area(area):
+            report.note("areas that are no positive number; the box's area counts", place)
+            area = None
         boxes[annotation["image_id"]].append(
             OutlinedBox(
                 xyxy=(x, y, x + w, y + h),
                 category_id=numbers[annotation["category_id"]],
-                place=f"{content.path}, annotation {key}",
+                place=place,
                 iscrowd=int(bool(annotation.get("iscrowd"))),
                 outline=annotation.get("segmentation"),
+                area=area if area is None else float(area),
             )
         )
     return boxes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class CocoFile:
     categories: dict[int, dict]
 
     def classes(self) -> tuple[tuple[str, ...], dict[int, int]]:
-        """Return the class names, and the class number by category id.
+        """Return the class names, and the class number by category id, both by ascending id.
 
         Roboflow writes a placeholder as the parent of all classes. A category is dropped only if
         it is another's supercategory and owns no box.
@@ -146,6 +147,11 @@ def _annotation_fault(entry: dict) -> str | None:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         return f"bbox {bbox!r} is not a list of four numbers [x, y, width, height]"
     return None
+
+
+def usable_area(value: object) -> bool:
+    """Tell whether an annotation's `area` is a size in pixels: a finite number above 0."""
+    return _is_number(value) and 0 < value < math.inf
 
 
 def _is_whole(value: object) -> bool:

@@ -161,4 +161,4 @@ def _with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> B
             mask = compress_mask(box.outline, size)
         except ValueError as error:
             report.note("masks that cannot be used left out", f"{box.place}: {error}")
-    return Box(box.xyxy, box.category_id, box.place, box.iscrowd, mask)
+    return Box(box.xyxy, box.category_id, box.place, box.iscrowd, mask, box.area)

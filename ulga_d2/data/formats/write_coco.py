@@ -14,7 +14,8 @@ def write_coco(
 ) -> None:
     """Write one split; all ids run from 1, and every annotation has `area` and `iscrowd`.
 
-    Annotation id 0 would count as "not matched" in COCO's own evaluation.
+    Annotation id 0 would count as "not matched" in COCO's own evaluation. `area` is what the
+    source states, else the mask's, else the box's.
 
     Args:
         json_file: the file to write.
@@ -68,14 +69,14 @@ def coco_annotation(key: int, image: int, item: dict, category_ids: Sequence[int
         "image_id": image,
         "category_id": category_ids[item["category_id"]],
         "bbox": [x0, y0, width, height],
-        "area": width * height,
+        "area": item.get("area", width * height),
         "iscrowd": item["iscrowd"],
     }
     if "score" in item:
         annotation["score"] = item["score"]
     if "segmentation" in item:
         mask = item["segmentation"]
-        annotation["area"] = float(run_lengths.area(mask))
+        annotation["area"] = item.get("area", float(run_lengths.area(mask)))
         annotation["segmentation"] = {"size": list(mask["size"]), "counts": _text(mask["counts"])}
     return annotation
 

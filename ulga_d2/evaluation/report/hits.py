@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..boxes import Prediction, Record, xywh_box
+from ..boxes import COCO_LIMIT, Prediction, Record, xywh_box
 
 IOU = 0.5
-MAX_DETECTIONS = 100
 
 
 @dataclass
@@ -62,15 +61,17 @@ class ImageHits:
         return false + sum(1 - (one.score or 0) for one in self.objects if not one.is_crowd)
 
 
-def match_images(records: Sequence[Record], predictions: Sequence[Prediction]) -> list[ImageHits]:
-    """Match the detections of every image, at most the 100 best a class, in the records' order."""
+def match_images(
+    records: Sequence[Record], predictions: Sequence[Prediction], limit: int = COCO_LIMIT
+) -> list[ImageHits]:
+    """Match the detections of every image, at most the `limit` best a class, by record."""
     found: dict[int | str, list[Prediction]] = {record["image_id"]: [] for record in records}
     for item in predictions:
         found[item["image_id"]].append(item)
-    return [_match(record, found[record["image_id"]]) for record in records]
+    return [_match(record, found[record["image_id"]], limit) for record in records]
 
 
-def _match(record: Record, predictions: Sequence[Prediction]) -> ImageHits:
+def _match(record: Record, predictions: Sequence[Prediction], limit: int) -> ImageHits:
     objects = [
         Object(xywh_box(item), item["category_id"], bool(item.get("iscrowd", 0)))
         for item in record["annotations"]
@@ -80,7 +81,7 @@ def _match(record: Record, predictions: Sequence[Prediction]) -> ImageHits:
     for item in sorted(predictions, key=lambda one: -one["score"]):
         category = item["category_id"]
         taken[category] = taken.get(category, 0) + 1
-        if taken[category] <= MAX_DETECTIONS:
+        if taken[category] <= limit:
             detections.append(_take(item, objects))
     return ImageHits(record, objects, detections)
 

@@ -18,7 +18,7 @@ from .chart import Chart
 from .gallery import ReadImage, build_gallery
 from .hits import ImageHits, match_images
 from .scored import Scored, ends, percent, score
-from .sections import HEADLINE, STEPS, build_sections, counts_by_class
+from .sections import STEPS, build_sections, counts_by_class, headline_labels
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def render_report(run: Run, source: Source, facts: Mapping[str, str]) -> str:
     """
     check_ground_truth(source.records, source.class_names)
     check_predictions(source.predictions, number_images(source.records), len(source.class_names))
-    images = match_images(source.records, source.predictions)
+    limit = source.estimate.metrics.max_detections
+    images = match_images(source.records, source.predictions, limit)
     scored = score(
         source.records,
         source.predictions,
@@ -98,7 +99,7 @@ def _headline(scored: Scored) -> list[tuple[str, str, str]]:
     drawn = scored.estimate.intervals
     return [
         (label, percent(scored.values[name]), ends(drawn[name]) if name in drawn else "")
-        for name, label in HEADLINE.items()
+        for name, label in headline_labels(scored.limit).items()
     ]
 
 

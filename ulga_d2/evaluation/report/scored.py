@@ -36,6 +36,11 @@ class Scored:
     best: OperatingPoint | None
 
     @property
+    def limit(self) -> int:
+        """Return the limit of detections an image."""
+        return self.estimate.metrics.max_detections
+
+    @property
     def values(self) -> Mapping[str, float | None]:
         """Return all figures by name."""
         return self.estimate.metrics.values
@@ -55,7 +60,8 @@ def score(
     froc_hit: Literal["iou", "centre"],
 ) -> Scored:
     """Match the detections and draw up what the sections need."""
-    matches = match(records, predictions, len(class_names))
+    limit = estimate.metrics.max_detections
+    matches = match(records, predictions, len(class_names), max_detections=limit)
     shown: dict[str, int | None] = {
         name: number for number, name in enumerate(class_names) if matches[number].objects.any()
     }

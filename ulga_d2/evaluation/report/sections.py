@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..average_precision import IOU_50, SIZES_IN_WORDS
+from ..average_precision import IOU_50, SIZES_IN_WORDS, headline, shown_name
 from ..boxes import Prediction, Record
 from ..confusion import confusion_matrix
 from ..errors import KINDS
@@ -16,14 +16,6 @@ from .curve_sections import calibration_section, curves_section, learning_sectio
 from .scored import Scored, percent
 from .section import Section, Table
 
-HEADLINE = {
-    "bbox/AP": "AP",
-    "bbox/AP50": "AP50",
-    "bbox/AP75": "AP75",
-    "bbox/AR100": "AR@100",
-    "agnostic/AP": "class-agnostic AP",
-    "froc/mean": "mean FROC sensitivity",
-}
 ERRORS_IN_WORDS = {
     "classification": "right place, wrong class",
     "localisation": "right class, IoU 0.1 to 0.5",
@@ -33,6 +25,11 @@ ERRORS_IN_WORDS = {
     "missed": "object that no detection comes near",
 }
 STEPS = 100  # of the score threshold, from 0 to 1
+
+
+def headline_labels(max_detections: int) -> dict[str, str]:
+    """Return the metrics at the top of the page: how each is called, by its name."""
+    return headline(max_detections) | {"froc/mean": "mean FROC sensitivity"}
 
 
 def build_sections(
@@ -56,12 +53,13 @@ def _figures_section(scored: Scored) -> Section:
         for size, words in SIZES_IN_WORDS.items()
     )
     classes = tuple((name, scored.percent(f"bbox/AP-{name}")) for name in scored.class_names)
+    ap = shown_name("AP", scored.limit)
     tables = [
-        Table(("class", "AP"), classes),
-        Table(("size of the object's box", "AP", "AR@100"), sizes),
+        Table(("class", ap), classes),
+        Table(("size of the object", ap, f"AR@{scored.limit}"), sizes),
     ]
     masks = tuple(
-        (name.removeprefix("segm/"), scored.percent(name))
+        (shown_name(name.removeprefix("segm/"), scored.limit), scored.percent(name))
         for name in scored.values
         if name.startswith("segm/")
     )
