@@ -185,7 +185,7 @@ def test_coco_results_load_into_the_dataset_and_the_second_file_names_the_images
         assert [ours[key] for key in same] == [exact[key] for key in same]
     meta = json.loads((out / "predictions_meta.json").read_text())
     assert meta["categories"] == [category._asdict() for category in CATEGORIES]
-    assert meta["info"] == {"format_version": 1, "model_sha256": "ab12"}
+    assert meta["info"] == {"format": "ulga_d2 predictions 1", "model_sha256": "ab12"}
     assert meta["images"] == [
         {
             "id": number,
