@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import cv2
@@ -52,7 +53,7 @@ def find(canvas, region, classes=None, masks=False):
             rows.append((*box, score, classes[number - 1] if classes else 0))
             full = np.zeros_like(canvas, order="F")
             full[y0:y1, x0:x1] = labels == component
-            encoded.append(run_lengths.encode(full))
+            encoded.append(json.loads(json.dumps(run_lengths.encode(full), default=bytes.decode)))
     return detections(*rows, masks=encoded if masks else None)
 
 
@@ -197,6 +198,14 @@ def test_two_long_objects_stay_two_where_a_tile_misses_one():
     assert sorted_boxes(merge(parts, (100, 260))) == [[40, 20, 100, 60], [97, 20, 180, 60]]
 
 
+def test_two_large_boxes_of_different_tiles_that_overlap_little_stay_two():
+    parts = [
+        ((0, 0, 300, 300), detections((100, 100, 160, 160, 0.9, 0))),
+        ((60, 60, 360, 360), detections((125, 100, 185, 160, 0.8, 0))),  # IoU 0.41
+    ]
+    assert len(merge(parts, (360, 360)).boxes) == 2
+
+
 def test_weak_boxes_replace_no_strong_one():
     left, right, size = (0, 0, 100, 100), (80, 0, 180, 100), (100, 180)
     whole_object = detections((20, 20, 80, 80, 0.9, 0))
@@ -249,6 +258,16 @@ def test_a_part_stays_where_no_other_tile_shows_more():
     assert merge(parts, (100, 180)).boxes.tolist() == cut.boxes.tolist()
 
 
+def test_boxes_without_area_join_nothing():
+    left, right = (0, 0, 100, 100), (80, 0, 180, 100)
+    parts = [
+        (left, detections((30, 20, 100, 80, 0.7, 0), (100, 95, 100, 99, 0.6, 0))),
+        (right, detections((80, 20, 150, 80, 0.4, 0))),
+    ]
+    found = merge(parts, (100, 180))
+    assert found.boxes.tolist() == [[30, 20, 150, 80], [100, 95, 100, 99]]
+
+
 def test_the_prongs_of_a_fork_join_its_base():
     fork = paint(260, 260, rectangle(90, 20, 110, 200), rectangle(150, 20, 170, 200))
     fork[fork > 0] = 1
@@ -264,6 +283,7 @@ def test_masks_follow_their_boxes_and_parts_unite_theirs(whole):
     canvas = paint(260, 260, small, large)
     found = tiled(canvas, whole=whole, masks=True, classes=[3, 4])
     assert sorted(found.classes.tolist()) == [3, 4]
+    json.dumps(found.masks)
     for number, mask in enumerate(found.masks):
         assert (run_lengths.decode(mask) == (canvas == found.classes[number].item() - 2)).all()
         x, y, width, height = run_lengths.toBbox(mask)
@@ -304,10 +324,11 @@ def test_without_detections_nothing_is_returned(masks):
     empty = detections(masks=masks)
     parts = [(tile, empty) for tile in tile_grid(200, 200, SIDE, 0.2)]
     tiles, both = merge(parts, (200, 200)), merge(parts, (200, 200), empty)
-    for found in (tiles, both, augmented(empty, empty)):
+    for found in (tiles, both, augmented(empty, empty), merge([], (9, 9), empty)):
         assert [len(part) for part in found[:3]] == [0, 0, 0]
         assert found.boxes.shape == (0, 4)
         assert found.masks == masks
+    assert len(merge([], (200, 200)).boxes) == 0
 
 
 def test_80_tiles_of_100_detections_merge_in_less_than_a_second():
@@ -330,6 +351,15 @@ def test_views_vote_on_a_box_by_score_and_on_its_score_by_number():
     assert found.boxes[0].tolist() == pytest.approx([11, 10, 51, 50])
     assert found.boxes[1:].tolist() == [[60, 60, 90, 90], [10, 10, 50, 50]]
     assert_equal(found, augmented(two, one))
+
+
+def test_the_order_of_views_does_not_matter_to_boxes_of_equal_scores():
+    one = detections((10, 10, 50, 50, 0.5, 0), (20, 60, 60, 90, 0.0, 0))
+    two = detections((20, 10, 60, 50, 0.5, 0), (22, 60, 62, 90, 0.0, 0))
+    three = detections((30, 10, 70, 50, 0.5, 0))  # IoU with the first: 1 / 3
+    first = augmented(one, two, three)
+    assert first.boxes.tolist() == [[15, 10, 55, 50], [30, 10, 70, 50], [21, 60, 61, 90]]
+    assert_equal(first, augmented(three, two, one))
 
 
 def random_view(seed, masks=None):

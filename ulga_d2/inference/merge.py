@@ -71,11 +71,9 @@ def merge_tiles(
     everything = join([found for _, found in views])
     seen = _see(views, everything, image, whole is not None)
     groups, covered = _whole_objects(seen, nms_threshold)
-    parts_left = np.flatnonzero(seen.is_cut & ~covered)
-    merged = _unite(
-        everything, [[_choose(seen, group)] for group in groups] + _join_parts(seen, parts_left)
-    )
-    return _suppress(merged, nms_threshold, max_detections)
+    objects = [[_choose(seen, group)] for group in groups]
+    objects += _join_parts(seen, np.flatnonzero(seen.is_cut & ~covered))
+    return _suppress(_unite(everything, objects), nms_threshold, max_detections)
 
 
 def merge_augmented(parts: Sequence[Found], *, nms_threshold: float, max_detections: int) -> Found:
@@ -204,7 +202,8 @@ def _are_covered(seen: _Seen, parts: np.ndarray, wholes: np.ndarray) -> np.ndarr
         return np.zeros(0, bool)
     boxes = seen.boxes[parts]
     outward = seen.edge[seen.view[parts[0]]] * np.array([-1, -1, 1, 1])
-    covers = _intersections(boxes, seen.boxes[wholes] + outward) >= COVERED * _areas(boxes)[:, None]
+    shared = _intersections(boxes, seen.boxes[wholes] + outward)
+    covers = (shared > 0) & (shared >= COVERED * _areas(boxes)[:, None])
     covers &= seen.classes[parts][:, None] == seen.classes[wholes]
     covers &= seen.scores[wholes] >= WEAK * seen.scores[parts][:, None]
     return covers.any(axis=1)
@@ -246,7 +245,8 @@ def _absorb(seen: _Seen, groups: list[list[int]]) -> list[list[int]]:
         if not free[number] or len(groups[number]) == 1:
             continue
         inside = free & (classes == classes[number]) & (scores[number] >= WEAK * scores)
-        inside &= _intersections(hulls[[number]], hulls)[0] >= COVERED * areas
+        shared = _intersections(hulls[[number]], hulls)[0]
+        inside &= (shared > 0) & (shared >= COVERED * areas)
         inside[number] = False
         free &= ~inside
         groups[number] = [*groups[number], *(n for g in np.flatnonzero(inside) for n in groups[g])]
@@ -273,9 +273,7 @@ def _group(
 ) -> list[list[int]]:
     """Return the members in groups joined by edges, best edge first, one of each view a group."""
     groups = {number: [number] for number in members.tolist()}
-    views = {
-        number: {view} for number, view in zip(groups, seen.view[members].tolist(), strict=True)
-    }
+    views = {number: {seen.view[number]} for number in groups}
     leader = {number: number for number in groups}
     for _, left, right in sorted(edges, key=lambda edge: (-edge[0], *edge[1:])):
         kept, joined = sorted((leader[left], leader[right]))
@@ -313,7 +311,9 @@ def _unite(everything: Found, groups: list[list[int]]) -> Found:
             boxes[group[0]] = torch.from_numpy(_hull(everything.boxes[group].numpy()))
             scores[group[0]] = everything.scores[group].max()
             if masks is not None:
-                masks[group[0]] = run_lengths.merge([masks[number] for number in group])
+                union = run_lengths.merge([masks[number] for number in group])
+                counts = union["counts"].decode("ascii")
+                masks[group[0]] = {"size": list(union["size"]), "counts": counts}
     united = everything._replace(boxes=boxes, scores=scores, masks=masks)
     return united.take(torch.tensor(sorted(group[0] for group in groups), dtype=torch.int64))
 
