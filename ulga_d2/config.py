@@ -260,11 +260,14 @@ def stated_category_ids(config: str, num_classes: int) -> tuple[int, ...]:
 
 
 def resolve_classes(
-    cfg: CfgNode, class_names: tuple[str, ...], category_ids: tuple[int, ...]
+    cfg: CfgNode, class_names: tuple[str, ...], category_ids: tuple[int, ...] | None = None
 ) -> None:
-    """Write the classes (names, category ids, their number) into `cfg`, in place, and log them."""
+    """Write the classes (names, category ids, their number) into `cfg`, in place, and log them.
+
+    Category ids that are left out are 1..K.
+    """
     cfg.DATASETS.CLASS_NAMES = list(class_names)
-    cfg.DATASETS.CATEGORY_IDS = list(category_ids)
+    cfg.DATASETS.CATEGORY_IDS = list(category_ids or default_category_ids(len(class_names)))
     for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
         node.NUM_CLASSES = len(class_names)
     logger.info("%d classes: %s", len(class_names), ", ".join(class_names))

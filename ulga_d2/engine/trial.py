@@ -99,9 +99,8 @@ def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str
     count = cfg.SOLVER.IMS_PER_BATCH
     # The evaluation reads as many images at once as a step does, and no more are needed.
     test = [{**records[i % IMAGES], "image_id": i} for i in range(count)]
-    ids = default_category_ids(classes)
-    resolve_classes(cfg, names, ids)
-    trainer = Trainer(cfg, RunData(records, {DATA: test}, names, ids))
+    resolve_classes(cfg, names)
+    trainer = Trainer(cfg, RunData(records, {DATA: test}, names, default_category_ids(classes)))
     moments: list[float] = []
     trainer.optimizer.register_step_post_hook(lambda *_: moments.append(time.perf_counter()))
     trainer.train()
