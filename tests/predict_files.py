@@ -32,6 +32,7 @@ def write_checkpoint(
         changes: entries of the checkpoint.
     """
     leaf = str(CONFIGS / f"brain_tumor_{kind}_nano.yaml")
+    folder.mkdir(parents=True, exist_ok=True)
     words = [*options(), *settings]
     cfg = read_config(argparse.Namespace(config_file=leaf, opts=words, eval_only=True))
     resolve_classes(cfg, CLASSES)

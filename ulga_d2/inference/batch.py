@@ -353,8 +353,9 @@ def _write(
         if IMAGES in job.kinds:
             save_annotated(job.out / IMAGES / names.stem(name), prediction.image, found)
         if number in _cells(len(job.files)) and int(frame or 0) == 0:
-            cell = contact_cell(prediction.image, found, name)
-            write_atomically(str(_cell_path(job.out, number)), png(cell))
+            cell = cv2.cvtColor(contact_cell(prediction.image, found, name), cv2.COLOR_RGB2BGR)
+            data = cv2.imencode(".png", cell, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+            write_atomically(str(_cell_path(job.out, number)), data)
     part.write((json.dumps(line) + "\n").encode())
 
 

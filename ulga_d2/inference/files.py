@@ -146,7 +146,7 @@ def _walk(folder: str, recursive: bool, found: FoundFiles, above: set[str]) -> I
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # unlike the entry itself, calm about a link to itself
             real = os.path.realpath(entry.path)
             if recursive and real not in above:
                 yield from _walk(entry.path, recursive, found, above | {real})
