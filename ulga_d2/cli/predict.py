@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,54 @@ if TYPE_CHECKING:
     from ..inference.batch import Job, Totals
     from ..inference.predictor import Prediction, Predictor
 
-FORMATS = "images json csv yolo voc coco label-studio"
+FORMATS = ("images", "json", "csv", "yolo", "voc", "coco", "label-studio")
+FLAGS = {
+    "--tile-whole": "beside tiles, show the whole image, too",
+    "--tta": "test-time augmentation (TEST.AUG keys)",
+    "--half": "compute in bfloat16",
+    "--recursive": "take folders in folders, too",
+    "--resume": "continue an interrupted prediction",
+    "--overwrite": "replace an earlier prediction",
+    "--strict": "stop at the first image that cannot be read",
+}
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Move MODEL and INPUT behind the options, for argparse takes them in one piece alone.
+
+    Each other option than FLAGS has one value; --save has formats, --merge all that follows.
+    """
+    start = words.index("predict") + 1
+    options, plain = list(words[:start]), []
+    option, values = "", 0  # the last option, and how many values it has been given
+    for number, word in enumerate(words[start:], start):
+        if word == "--":
+            plain += words[number + 1 :]
+            break
+        if word.startswith("--") or word == "-h":
+            options.append(word)
+            option, values = ("" if "=" in word or word in FLAGS else word), 0
+        elif option and (values == 0 or option == "--merge" or _is_format(option, word)):
+            options.append(word)
+            values += 1
+        else:
+            plain.append(word)
+            option = ""
+    return [*options, "--", *plain] if plain else options
+
+
+def _is_format(option: str, word: str) -> bool:
+    """Tell whether a word belongs to --save, if only as a mistaken format."""
+    is_path = any(letter in word for letter in "./\\*-:") or os.path.exists(word)
+    return option == "--save" and (word in FORMATS or not is_path)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add this subcommand's arguments."""
     parser = subparsers.add_parser(
         "predict",
+        allow_abbrev=False,
+        usage="ulga predict MODEL INPUT... [--out DIR] [options]",
         description="Detect objects on new images. MODEL is a run folder, a checkpoint (.pth), "
         "shared weights (.safetensors) or zoo://NAME. INPUT is a file, a folder, a quoted pattern "
         "such as 'scans/**/*.dcm', a list (.txt, a path a line), or - for paths on standard input. "
@@ -35,8 +77,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("inputs", metavar="INPUT", nargs="*", help="images")
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder")
     parser.add_argument(
-        "--save", nargs="+", default=["images", "json"], metavar="FORMAT",
-        help=f"what to write (default: images json): {FORMATS}",
+        "--save", nargs="+", metavar="FORMAT",
+        help=f"what to write (default: images json): {' '.join(FORMATS)}",
     )  # fmt: skip
     parser.add_argument(
         "--score", help="lowest score, or best-f1 for the run's threshold (default: the model's)"
@@ -44,21 +86,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--max-detections", type=int, help="of an image (default: the model's)")
     parser.add_argument("--tile", type=int, help="cut large images into tiles of so many pixels")
     parser.add_argument("--overlap", type=float, help="share that neighboring tiles have in common")
-    parser.add_argument(
-        "--tile-whole", action="store_true", help="beside tiles, show the whole image, too"
-    )
-    parser.add_argument("--tta", action="store_true", help="test-time augmentation (TEST.AUG keys)")
-    parser.add_argument("--half", action="store_true", help="compute in bfloat16")
     parser.add_argument("--batch", type=int, default=8, help="images in a batch (default: 8)")
     parser.add_argument("--workers", type=int, default=2, help="threads that read images")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--every", type=int, default=1, help="of a video, every Nth frame")
-    parser.add_argument("--recursive", action="store_true", help="take folders in folders, too")
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted prediction")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier prediction")
-    parser.add_argument(
-        "--strict", action="store_true", help="stop at the first image that cannot be read"
-    )
+    for flag, text in FLAGS.items():
+        parser.add_argument(flag, action="store_true", help=text)
     parser.add_argument(
         "--shard", metavar="I/N", help="predict part I of N (from 1), to be joined by --merge"
     )
@@ -69,11 +102,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, or join what shards have predicted; return 1 if an image was skipped."""
-    from ..inference.batch import in_words, join_parts, prepare_output
-
     _check(args)
+    from ..inference.batch import find_parts, in_words, join_parts, prepare_output
+
     start = time.perf_counter()
     if args.merge:
+        find_parts(args.merge)  # before the output folder is touched
         if args.out.resolve() not in [folder.resolve() for folder in args.merge]:
             prepare_output(args.out, overwrite=args.overwrite)
         totals = join_parts(args.out, args.merge)
@@ -87,11 +121,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from ..inference.batch import KINDS
-
-    unknown = [kind for kind in args.save if kind not in KINDS]
+    unknown = [kind for kind in args.save or () if kind not in FORMATS]
     if unknown:
-        raise UserError(f"--save {' '.join(unknown)}: there are {' '.join(KINDS)}")
+        raise UserError(f"--save {' '.join(unknown)}: there are {' '.join(FORMATS)}")
+    if args.merge and args.save:
+        raise UserError(
+            "--merge writes the formats that the parts were made with; leave --save out"
+        )
     if args.merge and args.model:
         raise UserError("--merge takes folders alone; the model and the images are in their parts")
     if not args.merge and not (args.model and args.inputs):
@@ -104,27 +140,38 @@ def _check(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> Totals | None:
     """Predict this process's shard; return the totals, or None where another process joins."""
-    from ..inference.batch import Job, finished, join_parts, make_header, prepare_output, run_shard
+    from ..inference.batch import (
+        Job,
+        check_output,
+        finished,
+        join_parts,
+        make_header,
+        prepare_output,
+        run_shard,
+    )
     from ..inference.files import find_files, printable
 
     ranks = _Ranks()
     shard = _shard(args) or ranks.shard
-    found = find_files(args.inputs, recursive=args.recursive)
+    folder = {"is_shared": bool(args.shard), "resume": args.resume, "overwrite": args.overwrite}
+    if ranks.is_first:
+        check_output(args.out, shard, **folder)
+    found = find_files(args.inputs, recursive=args.recursive, leave_out=args.out)
     for name, reason in found.skipped:
-        print(f"skipped: {printable(name)}: {printable(reason)}", file=sys.stderr)
+        print(f"skipped: {name}: {printable(reason)}", file=sys.stderr)
     if found.skipped and args.strict:
-        raise UserError(f"--strict: {printable(found.skipped[0][0])} cannot be read")
+        raise UserError(f"--strict: {': '.join(found.skipped[0])}")
     if found.others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.others.most_common(8))
         print(f"files that are no images: {kinds}", file=sys.stderr)
     predictor = _open(args, ranks.device)
     if ranks.is_first:
-        prepare_output(args.out, shard, resume=args.resume, overwrite=args.overwrite)
+        prepare_output(args.out, shard, **folder)
     ranks.wait()
     job = Job(
         found.files,
         args.out,
-        tuple(dict.fromkeys(args.save)),
+        tuple(dict.fromkeys(args.save or ("images", "json"))),
         shard,
         args.every,
         args.strict,
@@ -132,8 +179,9 @@ def _predict(args: argparse.Namespace) -> Totals | None:
     )
     totals = finished(args.out, make_header(predictor, job)) if args.resume else None
     if totals is not None:
-        print("--resume: the prediction was complete", file=sys.stderr)
-        return totals
+        if ranks.is_first:
+            print("--resume: the prediction was complete", file=sys.stderr)
+        return totals if ranks.is_first else None
     _run_with_progress(run_shard, predictor, job)
     ranks.wait()
     if _shard(args):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pydicom.uid import UID_dictionary
 from ..errors import UserError
 from .image_file import MAX_FILE_BYTES, check_pixel_count, undecodable
 from .intensity import StoredPixels
+from .shared_switch import SharedSwitch, quiet_warnings
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
@@ -113,19 +113,28 @@ def dicom_pixels(
 @contextlib.contextmanager
 def _silently(path: str, reason: str) -> Iterator[None]:
     """Keep pydicom's words to ourselves, since they quote the header; failures become `reason`."""
-    logger = logging.getLogger("pydicom")
-    before = logger.propagate, logger.handlers
-    logger.propagate, logger.handlers = False, [logging.NullHandler()]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet_pydicom:
             yield
     except UserError:
         raise
     except Exception:  # pydicom lets through whatever a damaged value causes
         raise undecodable(path, reason) from None
+
+
+@contextlib.contextmanager
+def _silence_pydicom() -> Iterator[None]:
+    logger = logging.getLogger("pydicom")
+    before = logger.propagate, logger.handlers
+    logger.propagate, logger.handlers = False, [logging.NullHandler()]
+    try:
+        with quiet_warnings:
+            yield
     finally:
         logger.propagate, logger.handlers = before
+
+
+_quiet_pydicom = SharedSwitch(_silence_pydicom)
 
 
 def _dataset(file: BinaryIO, path: str, **options: object) -> Dataset:

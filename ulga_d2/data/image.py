@@ -24,6 +24,7 @@ from .image_file import (
 )
 from .image_header import ImageFacts, image_size, own_pixel_limit, read_header
 from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
+from .shared_switch import SharedSwitch
 
 __all__ = ["count_frames", "from_stored", "image_size", "read_image"]
 
@@ -142,7 +143,7 @@ def _read_page(data: bytes, path: str, page: int, facts: ImageFacts) -> StoredPi
     """Return a page of a TIFF, which keeps its orientation and depth for itself."""
     if page >= facts.frames or facts.format != "TIFF":
         raise UserError(f"image {path} has {facts.frames} pages, and no page {page}")
-    with own_pixel_limit(), Image.open(io.BytesIO(data)) as image:
+    with own_pixel_limit, Image.open(io.BytesIO(data)) as image:
         try:
             image.seek(page)
             check_pixel_count(path, image.height, image.width)
@@ -162,7 +163,7 @@ def _read_page(data: bytes, path: str, page: int, facts: ImageFacts) -> StoredPi
 def _decode_with_opencv(data: bytes, path: str, page: int = 0) -> np.ndarray:
     """Return grey, RGB or RGBA at the stored depth."""
     buffer = np.frombuffer(data, np.uint8)
-    with _quiet_opencv():
+    with _quiet_opencv:
         try:
             if page:
                 _, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
@@ -182,7 +183,7 @@ def _decode_with_opencv(data: bytes, path: str, page: int = 0) -> np.ndarray:
 def _decode_with_pillow(data: bytes, path: str, page: int = 0) -> np.ndarray:
     """Return RGB or RGBA of 8 bits."""
     try:
-        with own_pixel_limit():
+        with own_pixel_limit:
             image = Image.open(io.BytesIO(data))
             image.seek(page)
             return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
@@ -191,8 +192,7 @@ def _decode_with_pillow(data: bytes, path: str, page: int = 0) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV's own words about damaged files off stderr: the caller reports them."""
+def _silence_opencv() -> Iterator[None]:
     opencv_log = cv2.utils.logging
     level = opencv_log.getLogLevel()
     opencv_log.setLogLevel(opencv_log.LOG_LEVEL_SILENT)
@@ -200,6 +200,10 @@ def _quiet_opencv() -> Iterator[None]:
         yield
     finally:
         opencv_log.setLogLevel(level)
+
+
+# Keeps OpenCV's own words about damaged files off stderr: the caller reports them.
+_quiet_opencv = SharedSwitch(_silence_opencv)
 
 
 def _without_alpha(pixels: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -18,6 +17,7 @@ from .image_file import (
     open_image_file,
     undecodable,
 )
+from .shared_switch import SharedSwitch, quiet_warnings
 
 _ORIENTATION = 0x0112
 _TIFF_BITS = 258
@@ -97,7 +97,7 @@ def read_header(file: BinaryIO, path: str) -> ImageFacts:
         UserError: the content is of no such format, or has too many pixels.
     """
     try:
-        with own_pixel_limit():
+        with own_pixel_limit:
             image = Image.open(file)
     except UnidentifiedImageError:
         raise undecodable(path, "no image format is recognised") from None
@@ -114,16 +114,18 @@ def read_header(file: BinaryIO, path: str) -> ImageFacts:
 
 
 @contextlib.contextmanager
-def own_pixel_limit() -> Iterator[None]:
-    """Switch Pillow's limit off, which is another than `MAX_PIXELS`, and its warnings."""
+def _no_pixel_limit() -> Iterator[None]:
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet_warnings:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+# Switches Pillow's limit off, which is another than `MAX_PIXELS`, and its warnings.
+own_pixel_limit = SharedSwitch(_no_pixel_limit)
 
 
 def _frames(image: Image.Image, path: str) -> int:

@@ -81,7 +81,7 @@ def _read(path: str) -> np.ndarray:
         file.seek(0)
         read_header(file, path)
         try:
-            with own_pixel_limit():
+            with own_pixel_limit:
                 image = Image.open(file)
                 return _as_stored(image)
         except Exception as error:  # damaged data raise anything

@@ -29,7 +29,7 @@ from .detections import Category, Detections
 from .files import InputFile, printable
 from .inputs import frame_name
 from .predictor import Prediction, Predictor
-from .writers import WRITERS, Output, OutputNames, open_writers, save_annotated
+from .writers import FILE_NAMES, WRITERS, Output, OutputNames, open_writers, save_annotated
 
 STATE_FOLDER = ".predict"
 COMPLETE = "complete.json"
@@ -38,6 +38,7 @@ IMAGES = "images"
 CONTACT_SHEET = "contact_sheet.png"
 MAX_CELLS = 24
 KINDS = (IMAGES, *WRITERS)
+OUTPUT_NAMES = frozenset([STATE_FOLDER, CONTACT_SHEET, IMAGES, *FILE_NAMES])
 END_OF_BLOCK = b'{"block": true}\n'
 END_OF_PART = b'{"complete": true}\n'
 
@@ -99,41 +100,78 @@ def describe(predictor: Predictor) -> dict[str, Any]:
     }
 
 
+def check_output(
+    out: Path,
+    shard: tuple[int, int] = (0, 1),
+    *,
+    is_shared: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Refuse an output folder whose content is in the way; see `prepare_output`."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    state, own = out / STATE_FOLDER, _part_path(out, shard)
+    if not state.is_dir():
+        raise UserError(f"--out {out} holds other files; name a new folder")
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in OUTPUT_NAMES)
+    is_removed = overwrite and not is_shared
+    if is_removed and foreign:
+        raise UserError(
+            f"--overwrite would remove files that no prediction has written: "
+            f"{printable(', '.join(foreign[:5]))} in {out}; move them, or name a new folder"
+        )
+    is_taken = not is_shared or own.exists() or (state / COMPLETE).exists()
+    if is_taken and not resume and not overwrite:
+        raise UserError(
+            f"--out {out} holds an earlier prediction; --resume continues it, --overwrite "
+            "replaces it"
+        )
+    counts = {_place_of(path)[1] for path in _parts_in(out)} - {shard[1]}
+    if counts and not is_removed:
+        raise UserError(
+            f"--out {out} holds parts of {min(counts)}, and not of {shard[1]}; give the same "
+            "number of shards or processes, or a new folder"
+        )
+
+
 def prepare_output(
-    out: Path, shard: tuple[int, int] = (0, 1), *, resume: bool = False, overwrite: bool = False
+    out: Path,
+    shard: tuple[int, int] = (0, 1),
+    *,
+    is_shared: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Make the output folder, or refuse one whose content is in the way.
 
-    The shards of one job may share a folder; each of them answers for its own part.
+    Args:
+        out: the folder.
+        shard: (number from 0, count) of this process.
+        is_shared: shards that were started on their own may write into it, too; each of them
+            answers for its own part alone.
+        resume: an earlier output is continued.
+        overwrite: an earlier output is removed.
 
     Raises:
         UserError: it cannot be written; it holds other files, or an earlier output that is neither
             resumed nor overwritten.
     """
-    state, own = out / STATE_FOLDER, _part_path(out, shard)
     try:
-        if out.is_dir() and any(out.iterdir()):
-            if not state.is_dir():
-                raise UserError(f"--out {out} holds other files; name a new folder")
-            is_taken = shard[1] == 1 or own.exists() or (state / COMPLETE).exists()
-            if overwrite and shard[1] == 1:
-                _remove_output(out)
-            elif overwrite:
-                own.unlink(missing_ok=True)
-                (state / COMPLETE).unlink(missing_ok=True)
-            elif is_taken and not resume:
-                raise UserError(
-                    f"--out {out} holds an earlier prediction; --resume continues it, --overwrite "
-                    "replaces it"
-                )
-        (state / CELLS).mkdir(parents=True, exist_ok=True)
+        check_output(out, shard, is_shared=is_shared, resume=resume, overwrite=overwrite)
+        if overwrite and is_shared:
+            _part_path(out, shard).unlink(missing_ok=True)
+            (out / STATE_FOLDER / COMPLETE).unlink(missing_ok=True)
+        elif overwrite and out.is_dir():
+            _remove_output(out)
+        (out / STATE_FOLDER / CELLS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
 def _remove_output(out: Path) -> None:
-    """Remove a folder's content, all of which `ulga predict` has written."""
-    for path in out.iterdir():
+    """Remove a folder's content, all of which `ulga predict` has written; last what says so."""
+    for path in sorted(out.iterdir(), key=lambda path: path.name == STATE_FOLDER):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -218,6 +256,16 @@ def _part_path(out: Path, shard: tuple[int, int]) -> Path:
     return out / STATE_FOLDER / f"part-{shard[0] + 1}-of-{shard[1]}.jsonl"
 
 
+def _parts_in(folder: Path) -> list[Path]:
+    return sorted((folder / STATE_FOLDER).glob("part-*-of-*.jsonl"))
+
+
+def _place_of(part: Path) -> tuple[int, int]:
+    """Return (number from 1, count) of a part."""
+    _, number, _, count = part.stem.split("-")
+    return int(number), int(count)
+
+
 def _open_part(out: Path, shard: tuple[int, int], header: dict[str, Any]) -> BinaryIO:
     """Open a shard's part for appending, after checking that it belongs to the same job."""
     path = _part_path(out, shard)
@@ -235,18 +283,37 @@ def _open_part(out: Path, shard: tuple[int, int], header: dict[str, Any]) -> Bin
         file.write(line)
     elif found != line:
         file.close()
-        _check_header(out, json.loads(found), header)
+        raise _other_job(out, _read_header(path), header)
     return file
 
 
-def _check_header(out: Path, content: dict[str, Any], header: dict[str, Any]) -> None:
-    before = content["header"]
-    keys = [key for key in header if before.get(key) != header[key]]
-    if keys:
-        raise UserError(
-            f"--resume: {out} was begun with another {', '.join(keys)}; give the same command, or "
-            "--overwrite"
-        )
+def _read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a part, or raise the error for a part without one."""
+    with path.open("rb") as file:
+        line = file.readline()
+    try:
+        return json.loads(line)["header"]
+    except (ValueError, TypeError, KeyError):
+        raise _incomplete(path) from None
+
+
+def _incomplete(path: Path) -> UserError:
+    return UserError(f"{path} is not complete; run its shard again with --resume")
+
+
+def _other_job(out: Path, before: dict[str, Any], now: dict[str, Any]) -> UserError:
+    """Return the error for a job that differs from the one that an output was begun with."""
+    lists = {"files": "list of images", "skipped": "list of images", "categories": "classes"}
+    settings = {"block": "--batch", "kinds": "--save", "every": "--every"}
+    told = {name: None for key, name in lists.items() if before.get(key) != now[key]}
+    pairs = {name: (before.get(key), now[key]) for key, name in settings.items()}
+    old = before.get("info", {})
+    pairs.update({key: (old.get(key), value) for key, value in now["info"].items()})
+    told.update({f"{key} ({a}, now {b})": None for key, (a, b) in pairs.items() if a != b})
+    return UserError(
+        f"--resume: {out} was begun with another {', '.join(told)}; give the same command, or "
+        "--overwrite"
+    )
 
 
 def _complete_blocks(part: BinaryIO) -> int:
@@ -286,8 +353,9 @@ def _write(
         if IMAGES in job.kinds:
             save_annotated(job.out / IMAGES / names.stem(name), prediction.image, found)
         if number in _cells(len(job.files)) and int(frame or 0) == 0:
-            cell = contact_cell(prediction.image, found, name)
-            write_atomically(str(_cell_path(job.out, number)), png(cell))
+            cell = cv2.cvtColor(contact_cell(prediction.image, found, name), cv2.COLOR_RGB2BGR)
+            data = cv2.imencode(".png", cell, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+            write_atomically(str(_cell_path(job.out, number)), data)
     part.write((json.dumps(line) + "\n").encode())
 
 
@@ -311,7 +379,7 @@ def join_parts(out: Path, folders: Sequence[Path]) -> Totals:
     Raises:
         UserError: a part is missing, incomplete, there twice, or of another job.
     """
-    header, parts = _find_parts(folders)
+    header, parts = find_parts(folders)
     index = _index(parts)
     categories = tuple(Category(*pair) for pair in header["categories"])
     files = list(dict.fromkeys(_file_name(line) for line in _lines(parts, index)))
@@ -336,10 +404,15 @@ def join_parts(out: Path, folders: Sequence[Path]) -> Totals:
             writer.close()
         _write_contact_sheet(out, header["files"][0])
         totals = Totals(images, detections, skipped)
-        state = {"images": images, "detections": detections, "skipped": listed}
+        state = {
+            "header": header,
+            "images": images,
+            "detections": detections,
+            "skipped": listed,
+        }
         write_atomically(str(out / STATE_FOLDER / COMPLETE), json.dumps(state).encode())
-        for path in parts if len(parts) == 1 else ():
-            path.unlink()
+        if parts == [_part_path(out, (0, 1))]:
+            parts[0].unlink()
     except OSError as error:
         raise UserError(
             f"--out {out}: {error.strerror or error}; make room, and --resume"
@@ -347,48 +420,60 @@ def join_parts(out: Path, folders: Sequence[Path]) -> Totals:
     return totals
 
 
-def finished(out: Path) -> Totals | None:
-    """Return what a complete output holds, or None where it is not complete."""
+def finished(out: Path, header: dict[str, Any]) -> Totals | None:
+    """Return what a complete output holds, or None where it is not complete.
+
+    Raises:
+        UserError: it is of another job than `header` describes.
+    """
     path = out / STATE_FOLDER / COMPLETE
     if not path.is_file():
         return None
     state = json.loads(path.read_text(encoding="utf-8"))
+    if state["header"] != header:
+        raise _other_job(out, state["header"], header)
     skipped = tuple((item["file_name"], item["reason"]) for item in state["skipped"])
     return Totals(state["images"], state["detections"], skipped)
 
 
-def _find_parts(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
-    parts = [
-        path
-        for folder in dict.fromkeys(folders)
-        for path in sorted((folder / STATE_FOLDER).glob("part-*-of-*.jsonl"))
-    ]
-    if not parts:
-        raise UserError(f"no part of a prediction in {', '.join(map(str, folders))}")
+def find_parts(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
+    """Return the header of a job and its parts, in order.
+
+    Args:
+        folders: that hold all parts, each once.
+
+    Raises:
+        UserError: a part is missing, incomplete, there twice, or of another job.
+    """
+    unique = {folder.resolve(): folder for folder in reversed(folders)}
+    parts = []
+    for folder in reversed(unique.values()):
+        own = _parts_in(folder)
+        if not own:
+            raise UserError(f"{folder} holds no part of a prediction")
+        parts += own
     numbers: dict[int, Path] = {}
-    header: dict[str, Any] = {}
+    header, (_, count) = _read_header(parts[0]), _place_of(parts[0])
     for path in parts:
-        _, number, _, count = path.stem.split("-")
-        with path.open("rb") as file:
-            first = json.loads(file.readline())["header"]
-        header = header or first
-        if first != header or count != parts[0].stem.split("-")[3]:
+        number, own_count = _place_of(path)
+        if _read_header(path) != header or own_count != count:
             raise UserError(f"{path} belongs to another prediction than {parts[0]}")
-        if int(number) in numbers:
-            raise UserError(f"{path} and {numbers[int(number)]} are the same part")
-        numbers[int(number)] = path
-        if _last_line(path) != END_OF_PART:
-            raise UserError(f"{path} is not complete; run its shard again with --resume")
-    missing = sorted(set(range(1, int(count) + 1)) - set(numbers))
+        if number in numbers:
+            raise UserError(f"{path} and {numbers[number]} are the same part")
+        numbers[number] = path
+        if not _ends(path):
+            raise _incomplete(path)
+    missing = sorted(set(range(1, count + 1)) - set(numbers))
     if missing:
         raise UserError(f"parts {', '.join(map(str, missing))} of {count} are missing")
     return header, [numbers[number] for number in sorted(numbers)]
 
 
-def _last_line(path: Path) -> bytes:
+def _ends(path: Path) -> bool:
+    """Tell whether the last line of a part says that it is complete."""
     with path.open("rb") as file:
-        file.seek(max(0, os.path.getsize(path) - 64))
-        return file.read().splitlines(keepends=True)[-1]
+        file.seek(max(0, os.path.getsize(path) - len(END_OF_PART)))
+        return file.read() == END_OF_PART
 
 
 def _index(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 import sys
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from ..data.formats.files import READABLE_SUFFIXES
 from ..data.image_file import DICOM, kind_of
@@ -18,6 +19,8 @@ from .inputs import VIDEO_SUFFIXES
 
 STDIN = "-"
 LIST_SUFFIX = ".txt"
+DICOM_CATALOG = "DICOMDIR"  # lists the files of a folder, and holds no image
+MAX_NAME_BYTES = 240  # of a file; what is written for it has a longer name, and systems allow 255
 SUFFIXES = READABLE_SUFFIXES | VIDEO_SUFFIXES | {".gif", ".webp"}  # the last two to be refused
 
 
@@ -40,7 +43,7 @@ class FoundFiles:
 
     Attributes:
         files: in the order of the words, those of a folder by name; none twice.
-        skipped: (name, reason) of what cannot be a file of the output tree.
+        skipped: (name, reason) of what cannot be a file of the output tree; names can be shown.
         others: number of files of folders that are no images, by suffix.
     """
 
@@ -49,7 +52,13 @@ class FoundFiles:
     others: Counter[str] = field(default_factory=Counter)
 
 
-def find_files(words: Sequence[str], *, recursive: bool, stdin: TextIO = sys.stdin) -> FoundFiles:
+def find_files(
+    words: Sequence[str],
+    *,
+    recursive: bool,
+    leave_out: Path | None = None,
+    stdin: BinaryIO | None = None,
+) -> FoundFiles:
     """Find the files of paths, folders, patterns (`*`), lists (.txt) and of `-`, standard input.
 
     Folders give their images by suffix, and DICOM files by content; hidden files are left out.
@@ -57,28 +66,33 @@ def find_files(words: Sequence[str], *, recursive: bool, stdin: TextIO = sys.std
     Args:
         words: from the command line.
         recursive: take the folders in folders, too.
-        stdin: where `-` reads paths from, one a line.
+        leave_out: a folder in a folder that is not taken, such as that of the output.
+        stdin: where `-` reads paths from, one a line; by default standard input.
 
     Raises:
         UserError: nothing is found, or a list cannot be read.
     """
     found = FoundFiles()
     roots: list[str] = []
-    paths: dict[str, None] = {}
+    paths: dict[str, str] = {}  # as it was given, by absolute path
+    above = {os.path.realpath(leave_out)} if leave_out else set()
     for word in words:
-        for path in _expand(word, stdin):
+        for path in _expand(word, stdin or sys.stdin.buffer):
             if os.path.isdir(path):
                 roots.append(os.path.abspath(path))
-                paths.update(dict.fromkeys(_of_folder(path, recursive, found)))
+                folders = above | {os.path.realpath(path)}
+                for inside in _walk(path, recursive, found, folders):
+                    paths.setdefault(os.path.abspath(inside), inside)
             else:
                 roots.append(os.path.dirname(os.path.abspath(path)))
-                paths[path] = None
+                paths.setdefault(os.path.abspath(path), path)
     root = _common(roots)
-    for path in paths:
-        name = Path(os.path.relpath(os.path.abspath(path), root)).as_posix()
+    found.skipped = [(printable(_name_in(root, path)), why) for path, why in found.skipped]
+    for path in paths.values():
+        name = _name_in(root, path)
         fault = _name_fault(name)
         if fault:
-            found.skipped.append((name, fault))
+            found.skipped.append((printable(name), fault))
         else:
             found.files.append(InputFile(path, name))
     if not found.files and not found.skipped:
@@ -92,14 +106,19 @@ def printable(text: str) -> str:
     return text if is_plain else ascii(text)[1:-1]
 
 
-def _expand(word: str, stdin: TextIO) -> Iterator[str]:
+def _name_in(root: str, path: str) -> str:
+    return Path(os.path.relpath(os.path.abspath(path), root)).as_posix()
+
+
+def _expand(word: str, stdin: BinaryIO) -> Iterator[str]:
     if word == STDIN:
-        yield from _lines(stdin.read())
+        yield from _lines(stdin.read(), "standard input")
     elif word.lower().endswith(LIST_SUFFIX) and os.path.isfile(word):
         try:
-            yield from _lines(Path(word).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"list {word} cannot be read: {error}") from None
+            content = Path(word).read_bytes()
+        except OSError as error:
+            raise UserError(f"list {word} cannot be read: {error.strerror}") from None
+        yield from _lines(content, f"list {word}")
     elif not os.path.exists(word) and glob.has_magic(word):
         matches = sorted(glob.glob(word, recursive=True))
         if not matches:
@@ -109,18 +128,16 @@ def _expand(word: str, stdin: TextIO) -> Iterator[str]:
         yield word
 
 
-def _lines(text: str) -> Iterator[str]:
+def _lines(content: bytes, name: str) -> Iterator[str]:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{name} is UTF-16 text; save it as UTF-8")
+    text = os.fsdecode(content.removeprefix(codecs.BOM_UTF8))
     separator = "\0" if "\0" in text else "\n"
     yield from (line.removesuffix("\r") for line in text.split(separator) if line.strip())
 
 
-def _of_folder(folder: str, recursive: bool, found: FoundFiles) -> Iterator[str]:
-    """Yield the images of a folder by name; a link back to a folder above is left out."""
-    above = {os.path.realpath(folder)}
-    yield from _walk(folder, recursive, found, above)
-
-
 def _walk(folder: str, recursive: bool, found: FoundFiles, above: set[str]) -> Iterator[str]:
+    """Yield the images of a folder by name; a link back to a folder `above` is left out."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -129,21 +146,29 @@ def _walk(folder: str, recursive: bool, found: FoundFiles, above: set[str]) -> I
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # unlike the entry itself, calm about a link to itself
             real = os.path.realpath(entry.path)
-            if recursive and real in above:
-                found.skipped.append((entry.path, "a link to a folder that holds it"))
-            elif recursive:
+            if recursive and real not in above:
                 yield from _walk(entry.path, recursive, found, above | {real})
+            elif recursive and entry.is_symlink():
+                found.skipped.append((entry.path, "a link to a folder that holds it"))
+            elif not recursive and _has_image_suffix(entry.name):
+                found.skipped.append((entry.path, "a folder; --recursive takes the images in it"))
         elif _is_image(entry.path):
             yield entry.path
         else:
             found.others[Path(entry.name).suffix.lower() or "no suffix"] += 1
 
 
+def _has_image_suffix(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
 def _is_image(path: str) -> bool:
-    if Path(path).suffix.lower() in SUFFIXES:
+    if _has_image_suffix(path):
         return True
+    if not os.path.isfile(path) or os.path.basename(path) == DICOM_CATALOG:
+        return False
     try:
         with open(path, "rb") as file:
             return kind_of(file) == DICOM
@@ -162,6 +187,8 @@ def _name_fault(name: str) -> str:
     is_text = not any(0xD800 <= ord(letter) < 0xE000 for letter in name)
     if any(ord(letter) < 32 for letter in name) or not is_text:
         return "its name holds characters that are not text; rename the file"
+    if len(os.path.basename(name).encode()) > MAX_NAME_BYTES:
+        return f"its name has more than {MAX_NAME_BYTES} bytes; rename the file"
     return ""
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,15 @@ import cv2
 import numpy as np
 
 from ..data.image import count_frames, declared_limits, from_stored
-from ..data.intensity import StoredPixels
+from ..data.image_file import undecodable
+from ..data.intensity import FULL_RANGE, StoredPixels
 from ..errors import UserError
 from .preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
 
+INPUTS = "a path, a PIL image, a numpy array, a torch tensor or a pydicom dataset"
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
 
 
@@ -48,19 +52,54 @@ def open_input(
     Args:
         item: a path, PIL image, numpy array, torch tensor or pydicom dataset.
         preprocessing: how files are read.
-        value_range: which values of an array are black and white.
+        value_range: which values of an array are black and white; then INPUT.INTENSITY does not
+            count.
         every: of a video, every so many-th frame.
 
     Raises:
         UserError: an input of another kind, a file that cannot be read.
     """
-    if isinstance(item, (str, Path)):
-        yield from _of_file(str(item), preprocessing, every)
+    if isinstance(item, (str, os.PathLike)):
+        yield from _of_file(os.fsdecode(item), preprocessing, every)
         return
     kind = type(item).__name__
     stored = _stored(item, kind, preprocessing, value_range)
-    image = from_stored(stored, preprocessing.intensity, f"({kind})")
+    intensity = preprocessing.intensity if value_range is None else FULL_RANGE
+    # A copy, since the caller may fill the same buffer with the next image.
+    image = np.array(from_stored(stored, intensity, f"({kind})"))
     yield ImageInput(kind, lambda: image)
+
+
+def is_one_image(item: Any) -> bool:
+    """Tell whether an object is one input, and not an iterable of several."""
+    is_path_or_array = isinstance(item, (str, os.PathLike, np.ndarray))
+    is_image = hasattr(item, "getbands") or hasattr(item, "detach")  # Pillow's, torch's
+    return is_path_or_array or is_image or _is_dicom(item)
+
+
+def check_value_range(value_range: tuple[float, float] | None) -> None:
+    """Refuse what is no range of values.
+
+    Raises:
+        UserError: it is not two finite numbers, the lower one first.
+    """
+    if value_range is None:
+        return
+    try:
+        low, high = map(float, value_range)
+        is_range = math.isfinite(low) and math.isfinite(high) and low < high
+    except (TypeError, ValueError):
+        is_range = False
+    if not is_range:
+        raise UserError(
+            f"value_range is {value_range!r}; give (black, white), two finite numbers, the lower "
+            "one first, for example (0.0, 1.0)"
+        )
+
+
+def _is_dicom(item: Any) -> bool:
+    pydicom = sys.modules.get("pydicom")  # who has a dataset has imported it
+    return pydicom is not None and isinstance(item, pydicom.Dataset)
 
 
 def frame_name(path: str, frame: int) -> str:
@@ -69,8 +108,12 @@ def frame_name(path: str, frame: int) -> str:
 
 
 def _of_file(path: str, preprocessing: Preprocessing, every: int) -> Iterator[ImageInput]:
-    if "://" not in path and not os.path.exists(path):
-        raise UserError(f"image {path} does not exist; check its path")
+    if "://" not in path and not os.path.isfile(path):
+        if os.path.exists(path):
+            raise UserError(f"image {path} is no file; give the path of an image")
+        is_link = os.path.islink(path)
+        fault = "is a link to a file that does not exist" if is_link else "does not exist"
+        raise UserError(f"image {path} {fault}; check its path")
     if Path(path).suffix.lower() in VIDEO_SUFFIXES:
         yield from _of_video(path, every)
         return
@@ -87,9 +130,9 @@ def _of_video(path: str, every: int) -> Iterator[ImageInput]:
     video = cv2.VideoCapture(path)
     count = 0
     try:
-        while True:
-            if not video.grab():
-                break
+        # The last backend that OpenCV tries reads image files with numbers in their names.
+        is_video = video.isOpened() and video.getBackendName() != "CV_IMAGES"
+        while is_video and video.grab():
             if count % every == 0:
                 is_whole, pixels = video.retrieve()
                 if not is_whole:
@@ -110,7 +153,7 @@ def _stored(
     value_range: tuple[float, float] | None,
 ) -> StoredPixels:
     """Return the pixels of an object in memory, with the range that their type declares."""
-    if hasattr(item, "file_meta"):  # a dataset of pydicom, which takes a moment to import
+    if _is_dicom(item):
         from ..data.dicom import dicom_pixels
 
         is_full = preprocessing.intensity.kind == "full"
@@ -122,10 +165,7 @@ def _stored(
     elif isinstance(item, np.ndarray):
         pixels = item
     else:
-        raise UserError(
-            f"an image cannot be a {kind}; give a path, a PIL image, a numpy array, a torch tensor "
-            "or a pydicom dataset"
-        )
+        raise UserError(f"an image cannot be a {kind}; give {INPUTS}")
     _check_shape(pixels, kind)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     limits = declared_limits(pixels.dtype) if value_range is None else value_range
@@ -148,7 +188,8 @@ def _check_shape(pixels: np.ndarray, kind: str) -> None:
 
 
 def _of_tensor(tensor: Any) -> np.ndarray:
-    pixels = tensor.detach().cpu().numpy()
+    tensor = tensor.detach().cpu()
+    pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if pixels.ndim == 3 and pixels.shape[0] == 1:
         return pixels[0]
     return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)) if pixels.ndim == 3 else pixels
@@ -158,7 +199,10 @@ def _of_pillow(image: Image.Image) -> np.ndarray:
     """Return grey, RGB or RGBA pixels, upright as its EXIF data say."""
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:  # damaged data raise anything, and only now are they read
+        raise undecodable(f"({type(image).__name__})", error) from None
     if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
         return np.asarray(image)
     if image.mode == "1":

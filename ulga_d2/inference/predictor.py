@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +19,7 @@ from detectron2.structures import Instances
 from ..errors import UserError
 from .detections import Category, Detections
 from .detector import Detector, to_found
-from .inputs import ImageInput, open_input
+from .inputs import INPUTS, ImageInput, check_value_range, is_one_image, open_input
 from .load import LoadedModel, load_model
 from .preprocess import Preprocessing, Tiling, build_preprocessing
 from .views import View
@@ -59,14 +62,25 @@ class Options:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        is_share = isinstance(self.score, (int, float)) and 0 <= self.score <= 1
         checks = (
-            ("batch_size", self.batch_size >= 1, "1 or more"),
-            ("score", is_share or self.score in (None, "best_f1"), "0 to 1, 'best_f1' or None"),
-            ("max_detections", (self.max_detections or 1) >= 1, "1 or more, or None"),
-            ("tile", (self.tile or 32) >= 32, "32 or more pixels, or 0 for none"),
-            ("overlap", 0 <= (self.overlap or 0) <= 0.9, "0 to 0.9"),
-            ("workers", self.workers >= 1, "1 or more"),
+            ("batch_size", _is_count(self.batch_size), "1 or more"),
+            (
+                "score",
+                self.score in (None, "best_f1") or _is_number(self.score, 0, 1),
+                "0 to 1, 'best_f1' or None",
+            ),
+            (
+                "max_detections",
+                self.max_detections is None or _is_count(self.max_detections),
+                "1 or more, or None",
+            ),
+            (
+                "tile",
+                self.tile in (None, 0) or _is_count(self.tile, 32),
+                "32 or more pixels, or 0 for none",
+            ),
+            ("overlap", self.overlap is None or _is_number(self.overlap, 0, 0.9), "0 to 0.9"),
+            ("workers", _is_count(self.workers), "1 or more"),
         )
         for name, is_valid, valid in checks:
             if not is_valid:
@@ -136,7 +150,7 @@ class Predictor:
         self.loaded = load_model(
             source,
             weights,
-            device=self.options.device,
+            device=str(self.options.device),
             options=changes,
             half_precision=self.options.half_precision,
         )
@@ -177,14 +191,15 @@ class Predictor:
         Raises:
             UserError: an image that cannot be read; from the iterator when its turn comes.
         """
-        if not _is_one(inputs):
-            return self._iterate(inputs, value_range)
-        results = list(self._iterate([inputs], value_range))
-        if len(results) != 1:
+        check_value_range(value_range)
+        if not is_one_image(inputs):
+            return self._iterate(_iterator(inputs), value_range)
+        first, *others = islice(self._iterate([inputs], value_range), 2)
+        if others:
             raise UserError(
-                f"{inputs} has {len(results)} frames; put it into a list to get a result a frame"
+                f"{inputs} has several frames; put it into a list to get a result a frame"
             )
-        return results[0]
+        return first
 
     def _iterate(
         self, inputs: Iterable[Any], value_range: tuple[float, float] | None
@@ -315,9 +330,20 @@ def _options(given: dict[str, Any]) -> Options:
     return Options(**given)
 
 
-def _is_one(inputs: Any) -> bool:
-    is_object = hasattr(inputs, "getbands") or hasattr(inputs, "file_meta")
-    return isinstance(inputs, (str, Path, np.ndarray, torch.Tensor)) or is_object
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high
+
+
+def _iterator(inputs: Any) -> Iterator[Any]:
+    is_iterable = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
+    if not is_iterable or isinstance(inputs, (bytes, bytearray, Mapping, Set)):
+        kind = type(inputs).__name__
+        raise UserError(f"images cannot be a {kind}; give {INPUTS}, or an iterable of them")
+    return iter(inputs)
 
 
 def _model_threshold(loaded: LoadedModel) -> float:
@@ -371,7 +397,8 @@ class _Reader:
         self, inputs: Iterable[Any]
     ) -> Iterator[tuple[int, Callable[[], _Prepared | Prediction]]]:
         for number, item in enumerate(inputs):
-            source = str(item) if isinstance(item, (str, Path)) else type(item).__name__
+            is_path = isinstance(item, (str, os.PathLike))
+            source = os.fsdecode(item) if is_path else type(item).__name__
             try:
                 for image in open_input(
                     item, self._preprocessing, value_range=self._value_range, every=self._every

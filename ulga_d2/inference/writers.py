@@ -36,6 +36,21 @@ PERCENT_DECIMALS = 7  # a thousandth of a pixel in an image of 10,000
 JPEG_FROM = 1_000_000  # pixels; larger pictures become JPEG
 JPEG_QUALITY = 92
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+# What the writers make in their folder; ".tmp" stands behind it until it is complete.
+FINAL_NAMES = (
+    "predictions.json",
+    "predictions_meta.json",
+    "predictions.csv",
+    "labels",
+    "data.yaml",
+    "annotations",
+    "dataset.json",
+    "dataset_images.json",
+    "label_studio.json",
+    "label_studio.xml",
+)
+FILE_NAMES = frozenset([*FINAL_NAMES, *(f"{name}.tmp" for name in FINAL_NAMES)])
+SUFFIXES_BY_IMAGE = (".png", ".jpg", ".txt", ".xml")  # of files that there is one an image of
 CSV_COLUMNS = (
     "file_name",
     "image_width",
@@ -71,7 +86,8 @@ class OutputNames:
 
     The suffix goes, and a frame's number stays: "sub/stack#0003" for "sub/stack.tif#0003". Two
     images never get one name: images that would, such as "a.png" and "a.jpg" of one folder, keep
-    their whole names. Upper and lower case count as the same, since some file systems do so.
+    their whole names, and so does "a.jpg" beside a folder "a.png". Upper and lower case count as
+    the same, since some file systems do so.
 
     Args:
         files: names of all images of the output tree, whole files without numbers of frames; on
@@ -87,13 +103,16 @@ class OutputNames:
         stems = {file: _without_suffix(file) for file in files}
         counts = Counter(_key(stem) for stem in stems.values())
         whole = {_key(file) for file in files}
+        folders = {_key(str(parent)) for file in files for parent in PurePosixPath(file).parents}
         self._stems = {}
         for file, stem in stems.items():
             # The whole name of one file may be the stem of another, or of a frame of another.
             parent, _, frame = _key(stem).rpartition("#")
             is_shared = counts[_key(stem)] > 1 or (stem != file and _key(stem) in whole)
             is_like_frame = frame.isdecimal() and (parent in counts or parent in whole)
-            self._stems[file] = file if is_shared or is_like_frame else stem
+            is_like_folder = any(f"{_key(stem)}{suffix}" in folders for suffix in SUFFIXES_BY_IMAGE)
+            is_usable = not (is_shared or is_like_frame or is_like_folder)
+            self._stems[file] = stem if is_usable else file
 
     def stem(self, name: str) -> str:
         """Return the path of an image's files in the output tree, without their suffix.
