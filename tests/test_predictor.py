@@ -276,7 +276,7 @@ def test_weights_alone_suffice(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text(state["config"])
     both = Predictor(tmp_path / "config.yaml", checkpoint, device="cpu")
     assert_same(both(image), expected)
-    with pytest.raises(UserError, match="is a config, and holds no weights"):
+    with pytest.raises(UserError, match="names no MODEL.WEIGHTS"):
         Predictor(tmp_path / "config.yaml")
     with pytest.raises(UserError, match="holds no trained model"):
         Predictor(tmp_path)

@@ -172,6 +172,8 @@ def _add_input_keys(cfg: CfgNode) -> None:
     tile.SIDE = 0
     # Share of SIDE that neighboring tiles have in common, at least.
     tile.OVERLAP = 0.2
+    # Inference: beside the tiles, show the whole image, too, for objects larger than a tile.
+    tile.WHOLE_IMAGE = False
     # Training: a box is a target where at least this share of its area is visible; else what is
     # visible of it is ignored, neither target nor background.
     tile.MIN_VISIBLE = 0.5

@@ -202,7 +202,7 @@ def _open(args: argparse.Namespace, device: str | None) -> Predictor:
         half_precision=args.half,
         tile=args.tile,
         overlap=args.overlap,
-        tile_whole=args.tile_whole,
+        tile_whole=args.tile_whole or None,
         tta=args.tta or None,
         workers=args.workers,
     )

@@ -28,6 +28,7 @@ from ..version import __version__
 from .detections import Category, Detections
 from .files import InputFile, printable
 from .inputs import frame_name
+from .model import box_settings
 from .predictor import Prediction, Predictor
 from .writers import FILE_NAMES, WRITERS, Output, OutputNames, open_writers, save_annotated
 
@@ -83,20 +84,13 @@ class Totals:
 
 def describe(predictor: Predictor) -> dict[str, Any]:
     """Return the settings that change boxes, for the header of the output."""
-    cfg, preprocessing, options = predictor.loaded.cfg, predictor.preprocessing, predictor.options
-    tiling = preprocessing.tiling
+    settings = json.loads(json.dumps(box_settings(predictor.loaded.cfg)))  # tuples become lists
     return {
         "ulga_d2": __version__,
         "model_sha256": predictor.loaded.sha256,
         "score_threshold": predictor.score_threshold,
-        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "square_size": preprocessing.square_size,
-        "intensity": [cfg.INPUT.INTENSITY, *cfg.INPUT.INTENSITY_RANGE],
-        "tile": None
-        if tiling is None
-        else {"side": tiling.side, "overlap": tiling.overlap, "with_whole": tiling.with_whole},
-        "test_time_augmentation": preprocessing.augmentation is not None,
-        "half_precision": options.half_precision,
+        "max_detections": predictor.max_detections,
+        "settings": settings,
     }
 
 

@@ -29,7 +29,7 @@ class Detector(nn.Module):
         batch_size: views that go through the network together; None takes all of one call.
         nms_threshold: IoU above which two boxes of one class are one object, where views are
             merged.
-        max_detections: of an image.
+        max_detections: of an image; None for no limit but the model's own on each view.
         half_precision: compute in bfloat16 where the device has it.
     """
 
@@ -39,7 +39,7 @@ class Detector(nn.Module):
         *,
         batch_size: int | None = None,
         nms_threshold: float,
-        max_detections: int,
+        max_detections: int | None,
         half_precision: bool = False,
     ) -> None:
         super().__init__()
@@ -83,7 +83,8 @@ class Detector(nn.Module):
 
     def _merged(self, own: Sequence[tuple[View, Instances]], size: Size) -> Instances:
         found: list[tuple[Region, Found]] = []
-        limits = {"nms_threshold": self.nms_threshold, "max_detections": self.max_detections}
+        most = self.max_detections or max(1, sum(len(instances) for _, instances in own))
+        limits = {"nms_threshold": self.nms_threshold, "max_detections": most}
         for region, group in groupby(own, key=lambda pair: pair[0].region):
             parts = [to_found(instances, view, size) for view, instances in group]
             merged = merge_augmented(parts, **limits) if len(parts) > 1 else parts[0]

@@ -40,6 +40,8 @@ def box_settings(cfg: CfgNode) -> dict[str, Any]:
     keys = ["INPUT.SQUARE_SIZE", "INPUT.INTENSITY", "INPUT.INTENSITY_RANGE", "SOLVER.AMP.ENABLED"]
     keys += [f"MODEL.{head}.SCORE_THRESH_TEST", f"MODEL.{head}.NMS_THRESH_TEST"]
     keys += ["MODEL.RETINANET.TOPK_CANDIDATES_TEST"] * (head == "RETINANET")
+    keys += ["INPUT.TILE.SIDE", "INPUT.TILE.OVERLAP", "INPUT.TILE.WHOLE_IMAGE"]
+    keys += ["TEST.AUG.ENABLED", "TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP"]
     return {key: value_of(cfg, key) for key in keys}
 
 

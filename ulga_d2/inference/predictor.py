@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,7 +21,7 @@ from .detections import Category, Detections
 from .detector import Detector, to_found
 from .inputs import INPUTS, ImageInput, check_value_range, is_one_image, open_input
 from .load import LoadedModel, load_model
-from .preprocess import Preprocessing, Tiling, build_preprocessing
+from .preprocess import build_preprocessing
 from .views import View
 
 BATCH_SIZE = 8
@@ -37,12 +37,13 @@ class Options:
         batch_size: views that go through the network together.
         score: the lowest score of a detection, "best_f1" for the threshold that was stored with
             the run, None for the model's own.
-        max_detections: of an image; None for the model's own.
+        max_detections: of an image; None for the model's own, which holds for each tile where
+            `tile` is given.
         half_precision: compute in bfloat16; refused where the device is slower with it.
         tile: side of a tile in pixels of the original image; 0 shows images whole; None does what
             the model was trained with (INPUT.TILE).
         overlap: of neighboring tiles, as a share of their side; None for the model's own.
-        tile_whole: beside tiles, show the whole image, too.
+        tile_whole: beside tiles, show the whole image, too; None for the model's own.
         tta: test-time augmentation with the TEST.AUG keys; None for the model's own.
         workers: threads that read images ahead.
         overrides: config keys and values that change the detector, such as
@@ -56,7 +57,7 @@ class Options:
     half_precision: bool = False
     tile: int | None = None
     overlap: float | None = None
-    tile_whole: bool = False
+    tile_whole: bool | None = None
     tta: bool | None = None
     workers: int = WORKERS
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +86,18 @@ class Options:
         for name, is_valid, valid in checks:
             if not is_valid:
                 raise UserError(f"{name} is {getattr(self, name)!r}; give {valid}")
+
+    def config_changes(self) -> dict[str, Any]:
+        """Return the config keys that these options set, with their values."""
+        keys = {
+            "TEST.DETECTIONS_PER_IMAGE": self.max_detections,
+            "TEST.AUG.ENABLED": self.tta,
+            "INPUT.TILE.SIDE": self.tile,
+            "INPUT.TILE.OVERLAP": self.overlap,
+            "INPUT.TILE.WHOLE_IMAGE": self.tile_whole,
+        }
+        chosen = {key: value for key, value in keys.items() if value is not None}
+        return {**self.overrides, **chosen}
 
 
 class Prediction(NamedTuple):
@@ -142,26 +155,27 @@ class Predictor:
         self, source: str | Path, weights: str | Path | None = None, **options: Any
     ) -> None:
         self.options = _options(options)
-        changes = dict(self.options.overrides)
-        if self.options.max_detections is not None:
-            changes["TEST.DETECTIONS_PER_IMAGE"] = self.options.max_detections
-        if self.options.tta is not None:
-            changes["TEST.AUG.ENABLED"] = self.options.tta
         self.loaded = load_model(
             source,
             weights,
             device=str(self.options.device),
-            options=changes,
+            options=self.options.config_changes(),
             half_precision=self.options.half_precision,
         )
         self.score_threshold = self._choose_threshold()
-        self.preprocessing = self._choose_preprocessing()
+        self.preprocessing = build_preprocessing(self.loaded.cfg)
         self._detector = build_detector(
             self.loaded.cfg,
             self.loaded.model,
             batch_size=self.options.batch_size,
             half_precision=self.options.half_precision,
+            is_limited=self.options.max_detections is not None or not self.options.tile,
         )
+
+    @property
+    def max_detections(self) -> int | None:
+        """Most detections of an image; None where the model's own limit holds for each tile."""
+        return self._detector.max_detections
 
     @property
     def categories(self) -> tuple[Category, ...]:
@@ -292,17 +306,6 @@ class Predictor:
             _set_model_threshold(self.loaded, score)
         return score
 
-    def _choose_preprocessing(self) -> Preprocessing:
-        preprocessing = build_preprocessing(self.loaded.cfg)
-        own = preprocessing.tiling
-        side = self.options.tile if self.options.tile is not None else own.side if own else 0
-        if not side:
-            return replace(preprocessing, tiling=None)
-        overlap = self.options.overlap
-        if overlap is None:
-            overlap = self.loaded.cfg.INPUT.TILE.OVERLAP
-        return replace(preprocessing, tiling=Tiling(side, overlap, self.options.tile_whole))
-
 
 def build_detector(
     cfg: Any,
@@ -310,14 +313,23 @@ def build_detector(
     *,
     batch_size: int | None = None,
     half_precision: bool = False,
+    is_limited: bool = True,
 ) -> Detector:
-    """Put a detectron2 model behind views, with the limits of its config."""
+    """Put a detectron2 model behind views, with the thresholds of its config.
+
+    Args:
+        cfg: of the model.
+        model: a detectron2 model.
+        batch_size: views that go through the network together; None takes all of one call.
+        half_precision: compute in bfloat16.
+        is_limited: TEST.DETECTIONS_PER_IMAGE holds for a whole image; else for each of its tiles.
+    """
     head = cfg.MODEL.RETINANET if hasattr(model, "head") else cfg.MODEL.ROI_HEADS
     return Detector(
         model,
         batch_size=batch_size,
         nms_threshold=head.NMS_THRESH_TEST,
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE if is_limited else None,
         half_precision=half_precision,
     )
 

@@ -150,7 +150,7 @@ def build_preprocessing(cfg: CfgNode) -> Preprocessing:
     return Preprocessing(
         cfg.INPUT.SQUARE_SIZE,
         build_intensity(cfg),
-        Tiling(tile.SIDE, tile.OVERLAP) if tile.SIDE else None,
+        Tiling(tile.SIDE, tile.OVERLAP, tile.WHOLE_IMAGE) if tile.SIDE else None,
         Augmentation(tuple(aug.MIN_SIZES), aug.MAX_SIZE, aug.FLIP) if aug.ENABLED else None,
     )
 
