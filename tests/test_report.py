@@ -227,7 +227,13 @@ def test_threshold_and_gallery_work_in_a_browser_without_a_console_error(page, t
     file = tmp_path / "report.html"
     file.write_text(page.replace("</body>", DRIVER), encoding="utf-8")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=500,900"]
-    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command += [
+        "--disable-sync",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
     done = subprocess.run([*command, file.as_uri()], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
     seen = json.loads(re.search("SEEN(.*?)END", done.stdout).group(1))
