@@ -16,7 +16,7 @@ from ulga_d2.backbone.build import head_levels
 from ulga_d2.backbone.dat import DAT
 from ulga_d2.backbone.swin import SwinTransformer
 from ulga_d2.backbone.vit import ViT
-from ulga_d2.config import leaf_keys, merge_config
+from ulga_d2.config import changed_settings, leaf_keys, merge_config
 from ulga_d2.engine.checks import NO_EFFECT, check_config, check_model
 from ulga_d2.engine.launch import run
 from ulga_d2.errors import UserError
@@ -205,3 +205,9 @@ def test_our_own_leaf_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = load("configs/brain_tumor_swin_ulga.yaml")
     assert cfg.MODEL.ULGA.INTERACTIONS == ["acp", "cat"]
+
+
+def test_changed_settings_are_those_that_both_versions_know():
+    before = "SOLVER: {BASE_LR: 0.1, MAX_ITER: 5}\nOLD: 1\n"
+    after = "SOLVER: {BASE_LR: 0.2, MAX_ITER: 5}\nNEW: {KEY: 0}\n"
+    assert list(changed_settings(before, after)) == [("SOLVER.BASE_LR", 0.1, 0.2)]

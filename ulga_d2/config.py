@@ -225,11 +225,14 @@ def leaf_keys(cfg: CfgNode | dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield key, old and new value of each setting in which two configs, as YAML texts, differ."""
+    """Yield key, old and new value of each setting in which two configs, as YAML texts, differ.
+
+    A key that only one of them has is another version's, and left out.
+    """
     import yaml
 
     old, new = yaml.safe_load(before), yaml.safe_load(after)
-    for key in sorted({*leaf_keys(old), *leaf_keys(new)}):
+    for key in sorted({*leaf_keys(old)} & {*leaf_keys(new)}):
         values = value_of(old, key), value_of(new, key)
         if values[0] != values[1]:
             yield key, *values
