@@ -242,6 +242,7 @@ def test_an_array_that_the_caller_fills_again_is_seen_as_it_was(predictor):
         (None, "images cannot be a NoneType; give a path"),
         (b"a.png", "images cannot be a bytes; give a path"),
         (7, "images cannot be a int; give a path"),
+        (np.uint8(7), "images cannot be a uint8; give a path"),
         ("no_such.png", "no_such.png does not exist"),
         (".", r"\. is no file"),
     ],
@@ -427,7 +428,7 @@ def frames_of(predictor: Predictor, path: Path) -> dict[str, Detections]:
 
 def test_a_dicom_file_of_several_frames_gives_a_result_a_frame(predictor, tmp_path):
     frames = [pixels(seed, 40, 56, np.uint16) for seed in range(3)]
-    dataset = dicom_of(frames[0], NumberOfFrames=3)
+    dataset = dicom_of(frames[0], NumberOfFrames=3, PatientName="CANARY")
     dataset.PixelData = b"".join(frame.tobytes() for frame in frames)
     dataset.save_as(tmp_path / "many.dcm", enforce_file_format=True)
     found = frames_of(predictor, tmp_path / "many.dcm")
@@ -435,8 +436,14 @@ def test_a_dicom_file_of_several_frames_gives_a_result_a_frame(predictor, tmp_pa
     for one, frame in zip(found.values(), frames, strict=True):
         assert_same(one, predictor(write_dicom(tmp_path / "one.dcm", frame)))
         assert np.array_equal(one.read_image(), predictor(tmp_path / "one.dcm").read_image())
-    with pytest.raises(UserError, match="has several frames; put it into a list"):
-        predictor(tmp_path / "many.dcm")
+    in_memory = list(predictor([dataset]))
+    assert [item.source for item in in_memory] == [f"FileDataset{name}" for name in found]
+    for one, other in zip(in_memory, found.values(), strict=True):
+        assert_same(one, other)
+    for item in (tmp_path / "many.dcm", dataset):
+        with pytest.raises(UserError, match="has several frames; put it into a list") as refused:
+            predictor(item)
+        assert "CANARY" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", ["grey", "deep", "color"])
@@ -454,12 +461,24 @@ def test_a_tiff_of_several_pages_gives_a_result_a_page_even_of_another_size(
         assert_same(one, predictor(tmp_path / "one.png"))
 
 
-def test_a_video_gives_a_result_a_frame_or_every_nth(predictor, tmp_path):
-    path = tmp_path / "film.avi"
+def write_video(path: Path, frames: int) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
-    for seed in range(7):
+    for seed in range(frames):
         writer.write(colored(seed, 48, 64))
     writer.release()
+    return path
+
+
+def test_a_truncated_video_gives_its_frames_and_then_the_fault(predictor, tmp_path):
+    path = write_video(tmp_path / "film.avi", 20)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *frames, last = predictor.stream([path])
+    assert 5 < len(frames) < 15 and all(item.detections is not None for item in frames)
+    assert last.detections is None and f"is truncated: {len(frames)} of 20 frames" in last.fault
+
+
+def test_a_video_gives_a_result_a_frame_or_every_nth(predictor, tmp_path):
+    path = write_video(tmp_path / "film.avi", 7)
     video, shown = cv2.VideoCapture(str(path)), []
     for _ in range(7):
         shown.append(cv2.cvtColor(video.read()[1], cv2.COLOR_BGR2RGB))

@@ -110,6 +110,12 @@ def dicom_pixels(
             return StoredPixels(pixels, _stored_limits(dataset, header))
 
 
+def dataset_frames(dataset: Dataset, path: str) -> int:
+    """Return the number of frames of a DICOM dataset in memory."""
+    with _silently(path, _DAMAGED):
+        return _header(dataset, path).frames
+
+
 @contextlib.contextmanager
 def _silently(path: str, reason: str) -> Iterator[None]:
     """Keep pydicom's words to ourselves, since they quote the header; failures become `reason`."""

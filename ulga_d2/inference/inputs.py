@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 INPUTS = "a path, a PIL image, a numpy array, a torch tensor or a pydicom dataset"
 VIDEO_SUFFIXES = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"])
+MISSING_FRAMES = 0.02  # share that a video may lack: some containers state a rounded number
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ def open_input(
         yield from _of_file(os.fsdecode(item), preprocessing, every)
         return
     kind = type(item).__name__
+    if _is_dicom(item):
+        yield from _of_dataset(item, kind, preprocessing)
+        return
     stored = _stored(item, kind, preprocessing, value_range)
     intensity = preprocessing.intensity if value_range is None else FULL_RANGE
     # A copy, since the caller may fill the same buffer with the next image.
@@ -140,10 +145,32 @@ def _of_video(path: str, every: int) -> Iterator[ImageInput]:
                 image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
                 yield ImageInput(frame_name(path, count), lambda image=image: image)
             count += 1
+        stated = video.get(cv2.CAP_PROP_FRAME_COUNT) if is_video else 0
     finally:
         video.release()
     if not count:
         raise UserError(f"video {path} has no frame that can be decoded; check the file")
+    if count < stated * (1 - MISSING_FRAMES) - 1:
+        raise UserError(
+            f"video {path} is truncated: {count} of {stated:.0f} frames can be decoded; fetch the "
+            "file again"
+        )
+
+
+def _of_dataset(dataset: Any, kind: str, preprocessing: Preprocessing) -> Iterator[ImageInput]:
+    from ..data.dicom import dataset_frames, dicom_pixels  # pydicom takes a moment to import
+
+    is_full = preprocessing.intensity.kind == "full"
+    name = "(DICOM dataset)"
+
+    def read(frame: int) -> np.ndarray:
+        stored = dicom_pixels(dataset, name, apply_voi=is_full, frame=frame)
+        return from_stored(stored, preprocessing.intensity, name)
+
+    frames = dataset_frames(dataset, name)
+    for frame in range(frames):
+        source = kind if frames == 1 else frame_name(kind, frame)
+        yield ImageInput(source, partial(read, frame))
 
 
 def _stored(
@@ -153,11 +180,6 @@ def _stored(
     value_range: tuple[float, float] | None,
 ) -> StoredPixels:
     """Return the pixels of an object in memory, with the range that their type declares."""
-    if _is_dicom(item):
-        from ..data.dicom import dicom_pixels
-
-        is_full = preprocessing.intensity.kind == "full"
-        return dicom_pixels(item, "(DICOM dataset)", apply_voi=is_full)
     if hasattr(item, "getbands"):
         pixels = _of_pillow(item)
     elif hasattr(item, "detach"):

@@ -210,8 +210,10 @@ class Predictor:
             return self._iterate(_iterator(inputs), value_range)
         first, *others = islice(self._iterate([inputs], value_range), 2)
         if others:
+            is_path = isinstance(inputs, (str, os.PathLike))
+            name = os.fsdecode(inputs) if is_path else f"the {type(inputs).__name__}"
             raise UserError(
-                f"{inputs} has several frames; put it into a list to get a result a frame"
+                f"{name} has several frames; put it into a list to get a result a frame"
             )
         return first
 
@@ -351,11 +353,14 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def _iterator(inputs: Any) -> Iterator[Any]:
-    is_iterable = isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__")
-    if not is_iterable or isinstance(inputs, (bytes, bytearray, Mapping, Set)):
-        kind = type(inputs).__name__
-        raise UserError(f"images cannot be a {kind}; give {INPUTS}, or an iterable of them")
-    return iter(inputs)
+    kind = type(inputs).__name__
+    fault = UserError(f"images cannot be a {kind}; give {INPUTS}, or an iterable of them")
+    if isinstance(inputs, (bytes, bytearray, Mapping, Set)):
+        raise fault
+    try:
+        return iter(inputs)
+    except TypeError:
+        raise fault from None
 
 
 def _model_threshold(loaded: LoadedModel) -> float:
