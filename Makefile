@@ -36,6 +36,8 @@ bench: $(VENV)/.ready
 	$(RUN) -m benchmarks.backbones
 	$(RUN) -m benchmarks.memory
 	$(RUN) -m benchmarks.detector
+	$(RUN) -m benchmarks.inference --images 60
+	$(RUN) -m benchmarks.tiles
 	$(RUN) -m benchmarks.loader
 	$(RUN) -m benchmarks.evaluation
 	$(RUN) -m benchmarks.scaling --picture docs/figures/scaling.png

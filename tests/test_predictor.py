@@ -515,3 +515,16 @@ def test_other_weights_give_other_boxes(checkpoint, tmp_path):
     image = colored(1, 48, 64)
     with pytest.raises(AssertionError):
         assert_same(Predictor(other)(image), Predictor(checkpoint)(image))
+
+
+def test_the_rest_of_the_square_is_the_mean_pixel_and_not_black(predictor):
+    image = colored(5, 40, 64)
+    mean = np.array(predictor.loaded.cfg.MODEL.PIXEL_MEAN, np.float32)
+    found = np.sort(predictor(image).scores)[::-1][:20]
+
+    def gap(rest: np.ndarray) -> float:
+        square = np.concatenate([image.astype(np.float32), np.broadcast_to(rest, (24, 64, 3))])
+        scores = predictor(square, value_range=(0, 255)).scores
+        return float(np.abs(scores[None] - found[:, None]).min(axis=1).max())
+
+    assert len(found) and gap(mean) < 1e-4 < gap(0 * mean)
