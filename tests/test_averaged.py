@@ -55,7 +55,7 @@ def test_what_is_evaluated_is_the_mean_in_training_and_from_its_checkpoint(
 ):
     evaluated = []
 
-    def note(_cfg, model, _data):
+    def note(_cfg, model, _data, _iteration):
         evaluated.append({name: value.clone() for name, value in model.state_dict().items()})
         return {}
 

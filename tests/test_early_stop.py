@@ -19,7 +19,7 @@ def scripted(monkeypatch):
     """Let evaluations give the figures that a test writes down, in turn."""
     figures: list[float] = []
 
-    def evaluate(cfg, model, data):
+    def evaluate(cfg, model, data, iteration):
         value = figures.pop(0)
         return {"bbox": {} if value is None else {"AP": value}}
 

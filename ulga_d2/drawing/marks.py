@@ -97,7 +97,8 @@ def draw_marks(
         line: width of the boxes' lines in pixels.
         max_cover: None writes every label, if need be far from its box. A number is the largest
             share of the canvas that labels may cover. Then labels stand at an edge of their boxes,
-            and a label is left out where it would cover another one or exceed that share.
+            and a label is left out where it would cover another one; from the first that would
+            exceed that share on, there are none.
     """
     for mark in reversed(marks):
         draw_box(canvas, mark.box, mark.color, dashed=dashed, line=line)
@@ -109,7 +110,9 @@ def draw_marks(
         places = _label_places(canvas, text, mark.box, scale, only_near=max_cover is not None)
         place, is_free = _best_place(places, mark.box, boxes, labels, scale)
         area = (place[2] - place[0]) * (place[3] - place[1])
-        if max_cover is not None and (not is_free or area > room):
+        if max_cover is not None and area > room:
+            break
+        if max_cover is not None and not is_free:
             continue
         room -= area
         labels.append(place)

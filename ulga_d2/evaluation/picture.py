@@ -28,6 +28,8 @@ GUTTER = 2
 CELL_WIDTH = 2 * PANEL + GUTTER
 MAX_COLUMNS = 3
 MAX_DETECTIONS_SHOWN = 8
+MANY = 20  # objects on an image from which labels leave room for it
+MAX_COVER = 0.15  # largest share of a panel under labels then
 
 
 def draw_predictions(
@@ -114,7 +116,8 @@ def _cell(
         _mark(p["bbox"], class_names, p["category_id"], corner, scale, f" {p['score']:.2f}")
         for p in found[:MAX_DETECTIONS_SHOWN]
     ]
-    left = draw_marks(panel.copy(), truth, dashed=False)
+    max_cover = MAX_COVER if len(truth) > MANY else None
+    left = draw_marks(panel.copy(), truth, dashed=False, max_cover=max_cover)
     right = panel.copy()
     for mark in truth:
         draw_corners(right, mark.box, WHITE)
