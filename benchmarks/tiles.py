@@ -21,13 +21,13 @@ from torchvision.ops import batched_nms, box_iou
 
 from ulga_d2.data.tiles import tile_grid
 from ulga_d2.inference.merge import merge_tiles
-from ulga_d2.inference.views import Found, Region, join
+from ulga_d2.inference.views import RawDetections, Region, join
 
 HEIGHT, WIDTH, SIDE, OVERLAP = 1500, 2000, 512, 0.2
 OBJECTS, SMALLEST, LARGEST = 600, 10, 60
 THRESHOLD = 0.5
-Parts = Sequence[tuple[Region, Found]]
-Merge = Callable[[Parts], Found]
+Parts = Sequence[tuple[Region, RawDetections]]
+Merge = Callable[[Parts], RawDetections]
 
 
 class Count(NamedTuple):
@@ -111,7 +111,7 @@ def detect(truth: Tensor, seed: int, *, jitter: float, least_visible: float) -> 
         noisy = visible + jitter * torch.randn(visible.shape, generator=random)
         scores = 0.5 + 0.5 * torch.rand(len(noisy), generator=random)
         classes = torch.zeros(len(noisy), dtype=torch.int64)
-        parts.append((region, Found(clip(noisy, region), scores, classes)))
+        parts.append((region, RawDetections(clip(noisy, region), scores, classes)))
     return parts
 
 
@@ -180,7 +180,7 @@ def many_detections(seed: int = 0) -> Parts:
         sides = 10 + 150 * torch.rand(100, 2, generator=random) ** 2
         boxes = clip(torch.cat([corners, corners + sides], dim=1), region)
         scores = torch.rand(100, generator=random)
-        parts.append((region, Found(boxes, scores, torch.arange(100) % 10)))
+        parts.append((region, RawDetections(boxes, scores, torch.arange(100) % 10)))
     return parts
 
 

@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, tiny_args
+from conftest import CONFIGS, REPOSITORY, tiny_args
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -65,6 +65,7 @@ def test_demo_takes_weights_and_other_keys_behind_opts(
     limit = ("TEST.DETECTIONS_PER_IMAGE", "2")
     assert run_demo(monkeypatch, *words, "--confidence-threshold", "0.01", *opts, *limit) == 0
     assert "2 detections" in capsys.readouterr().out
+    words = ("--config-file", CONFIGS / "demo.yaml", *words[2:])
     assert run_demo(monkeypatch, *words) == 2
     assert "names no MODEL.WEIGHTS" in capsys.readouterr().err
 

@@ -190,10 +190,10 @@ def test_a_run_with_tiles_is_scored_in_pixels_of_the_whole_image(tmp_path, sampl
 
 
 def test_flipped_views_mirror_their_boxes_and_masks():
-    from ulga_d2.inference.detector import to_found
+    from ulga_d2.inference.detector import to_raw
 
     instances = Instances((20, 40))
     instances.pred_boxes = Boxes(torch.tensor([[2.0, 3, 10, 8]]))
     instances.scores, instances.pred_classes = torch.tensor([0.5]), torch.tensor([0])
-    found = to_found(instances, View(torch.empty(0), (100, 50, 140, 70), True), (200, 300))
+    found = to_raw(instances, View(torch.empty(0), (100, 50, 140, 70), True), (200, 300))
     assert found.boxes.tolist() == [[130.0, 53.0, 138.0, 58.0]]

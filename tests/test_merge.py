@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms, box_iou
 from benchmarks.tiles import count, detect, many_detections, ours, place_objects, plain_nms
 from ulga_d2.data.tiles import tile_grid
 from ulga_d2.inference.merge import merge_augmented, merge_tiles
-from ulga_d2.inference.views import Found, join
+from ulga_d2.inference.views import RawDetections, join
 
 SIDE = 100
 STRIDE = 80
@@ -24,7 +24,7 @@ STRIDE = 80
 def detections(*rows, masks=None):
     """One row a detection: x0, y0, x1, y1, score, class."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return Found(table[:, :4], table[:, 4], table[:, 5].long(), masks)
+    return RawDetections(table[:, :4], table[:, 4], table[:, 5].long(), masks)
 
 
 def paint(height, width, *objects):
@@ -305,7 +305,7 @@ def test_a_single_tile_keeps_its_detections_bit_for_bit():
     random = torch.Generator().manual_seed(0)
     boxes = 100 * torch.rand(50, 4, generator=random).sort(dim=1).values
     scores = torch.rand(50, generator=random).sort(descending=True).values
-    found = Found(boxes, scores, torch.zeros(50, dtype=torch.int64))
+    found = RawDetections(boxes, scores, torch.zeros(50, dtype=torch.int64))
     for most in (100, 7):
         merged = merge([((0, 0, 100, 100), found)], (100, 100), found, most)
         assert_equal(merged, found.take(torch.arange(min(most, 50))))
@@ -367,7 +367,7 @@ def random_view(seed, masks=None):
     corners = 80 * torch.rand(40, 2, generator=random)
     boxes = torch.cat([corners, corners + 5 + 30 * torch.rand(40, 2, generator=random)], dim=1)
     scores = torch.rand(40, generator=random)
-    return Found(boxes, scores, torch.randint(0, 3, (40,), generator=random), masks)
+    return RawDetections(boxes, scores, torch.randint(0, 3, (40,), generator=random), masks)
 
 
 def test_groups_of_augmented_views_are_those_of_class_wise_nms():

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ..errors import UserError
 
 if TYPE_CHECKING:
     from ..inference.batch import Job, Totals
+    from ..inference.files import InputFiles
     from ..inference.predictor import Prediction, Predictor
 
 FORMATS = ("images", "json", "csv", "yolo", "voc", "coco", "label-studio")
@@ -103,20 +104,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, or join what shards have predicted; return 1 if an image was skipped."""
     _check(args)
-    from ..inference.batch import find_parts, in_words, join_parts, prepare_output
+    from ..inference.batch import closing_line, find_parts, join_parts, prepare_output
 
     start = time.perf_counter()
     if args.merge:
         find_parts(args.merge)  # before the output folder is touched
         if args.out.resolve() not in [folder.resolve() for folder in args.merge]:
             prepare_output(args.out, overwrite=args.overwrite)
-        totals = join_parts(args.out, args.merge)
+        totals, images = join_parts(args.out, args.merge, keep_parts=True), 0
     else:
-        totals = _predict(args)
+        totals, images = _predict(args)
         if totals is None:
             return 0
-    seconds = 0 if args.merge else time.perf_counter() - start
-    print(in_words(totals, seconds, args.out))
+    print(closing_line(totals, images, time.perf_counter() - start, args.out))
     return 1 if totals.skipped else 0
 
 
@@ -138,8 +138,12 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--every is {args.every}; give 1 or more")
 
 
-def _predict(args: argparse.Namespace) -> Totals | None:
-    """Predict this process's shard; return the totals, or None where another process joins."""
+def _predict(args: argparse.Namespace) -> tuple[Totals | None, int]:
+    """Predict this process's shard.
+
+    Returns:
+        the totals, or None where another process joins; the number of images predicted here.
+    """
     from ..inference.batch import (
         Job,
         check_output,
@@ -147,27 +151,29 @@ def _predict(args: argparse.Namespace) -> Totals | None:
         join_parts,
         make_header,
         prepare_output,
-        run_shard,
     )
-    from ..inference.files import find_files, printable
+    from ..inference.files import find_files
 
     ranks = _Ranks()
+    if args.shard and ranks.shard[1] > 1:
+        raise UserError(
+            "--shard is for processes that are started one by one; those of torchrun share the "
+            "images without it"
+        )
     shard = _shard(args) or ranks.shard
     folder = {"is_shared": bool(args.shard), "resume": args.resume, "overwrite": args.overwrite}
-    if ranks.is_first:
+
+    def find() -> InputFiles:
         check_output(args.out, shard, **folder)
-    found = find_files(args.inputs, recursive=args.recursive, leave_out=args.out)
-    for name, reason in found.skipped:
-        print(f"skipped: {name}: {printable(reason)}", file=sys.stderr)
+        return find_files(args.inputs, recursive=args.recursive, leave_out=args.out)
+
+    found = ranks.once(find)
+    if ranks.is_first:
+        _report_others(found)
     if found.skipped and args.strict:
         raise UserError(f"--strict: {': '.join(found.skipped[0])}")
-    if found.others:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.others.most_common(8))
-        print(f"files that are no images: {kinds}", file=sys.stderr)
     predictor = _open(args, ranks.device)
-    if ranks.is_first:
-        prepare_output(args.out, shard, **folder)
-    ranks.wait()
+    ranks.once(lambda: prepare_output(args.out, shard, **folder))
     job = Job(
         found.files,
         args.out,
@@ -181,13 +187,23 @@ def _predict(args: argparse.Namespace) -> Totals | None:
     if totals is not None:
         if ranks.is_first:
             print("--resume: the prediction was complete", file=sys.stderr)
-        return totals if ranks.is_first else None
-    _run_with_progress(run_shard, predictor, job)
-    ranks.wait()
+        return (totals if ranks.is_first else None), 0
+    images = ranks.total(_run_with_progress(predictor, job))
     if _shard(args):
         print(f"part {args.shard} is complete; join all parts with ulga predict --merge DIR...")
-        return None
-    return join_parts(args.out, [args.out]) if ranks.is_first else None
+        return None, images
+    return (join_parts(args.out, [args.out]) if ranks.is_first else None), images
+
+
+def _report_others(found: InputFiles) -> None:
+    """Report what the user pointed at and is no image."""
+    from ..inference.files import printable
+
+    for name, reason in found.skipped:
+        print(f"skipped: {name}: {printable(reason)}", file=sys.stderr)
+    if found.others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.others.most_common(8))
+        print(f"files that are no images: {kinds}", file=sys.stderr)
 
 
 def _open(args: argparse.Namespace, device: str | None) -> Predictor:
@@ -226,26 +242,36 @@ def _shard(args: argparse.Namespace) -> tuple[int, int] | None:
     return int(match[1]) - 1, int(match[2])
 
 
-def _run_with_progress(run_shard: Any, predictor: Predictor, job: Job) -> None:
+def _run_with_progress(predictor: Predictor, job: Job) -> int:
+    """Predict a shard's files; return the number of images."""
     from tqdm import tqdm
 
+    from ..inference.batch import run_shard
     from ..inference.files import printable
 
     number, count = job.shard
     size = predictor.images_per_batch
     own = [file for at, file in enumerate(job.files) if at // size % count == number]
     seen: set[int] = set()
+    images = 0
     interval = 0.5 if sys.stderr.isatty() else 10.0
     with tqdm(total=len(own), unit="image", mininterval=interval, file=sys.stderr) as bar:
 
+        def begin(done: int) -> None:
+            bar.initial = bar.n = done
+            bar.refresh()
+
         def report(prediction: Prediction) -> None:
+            nonlocal images
+            images += prediction.detections is not None
             if prediction.number not in seen:  # frames of one file count once
                 seen.add(prediction.number)
                 bar.update()
             if prediction.detections is None:
                 bar.write(f"skipped: {printable(prediction.fault)}", file=sys.stderr)
 
-        run_shard(predictor, job, report)
+        run_shard(predictor, job, report, begin)
+    return images
 
 
 class _Ranks:
@@ -266,9 +292,34 @@ class _Ranks:
             self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=7))
 
-    def wait(self) -> None:
-        """Wait for all processes."""
-        if self.shard[1] > 1:
-            import torch.distributed as dist
+    def once(self, call: Callable[[], Any]) -> Any:
+        """Call on the first process, and return on all of them what it returned.
 
-            dist.barrier()
+        Raises:
+            UserError: on all of them, where it was raised on the first.
+        """
+        if self.shard[1] == 1:
+            return call()
+        import torch.distributed as dist
+
+        outcome: list[Any] = [None]
+        if self.is_first:
+            try:
+                outcome = [call()]
+            except UserError as error:
+                outcome = [error]
+        dist.broadcast_object_list(outcome)
+        if isinstance(outcome[0], UserError):
+            raise outcome[0]
+        return outcome[0]
+
+    def total(self, number: int) -> int:
+        """Wait for all processes, and return the sum of their numbers."""
+        if self.shard[1] == 1:
+            return number
+        import torch
+        import torch.distributed as dist
+
+        numbers = torch.tensor(number)
+        dist.all_reduce(numbers)
+        return int(numbers)

@@ -45,7 +45,11 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData, iteration: int) -> d
         iteration: steps that its weights have seen.
     """
     results: dict[str, Any] = {}
-    info = {"settings": box_settings(cfg), "model_sha256": weights_sha256(model.state_dict())}
+    info = {
+        "model_sha256": weights_sha256(model.state_dict()),
+        "half_precision": False,
+        "settings": box_settings(cfg),
+    }
     only_one = len(data.test) == 1
     batch_size = images_per_batch(cfg)
     detector = build_detector(cfg, model, batch_size=batch_size)

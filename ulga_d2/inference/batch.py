@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def describe(predictor: Predictor) -> dict[str, Any]:
         "model_sha256": predictor.loaded.sha256,
         "score_threshold": predictor.score_threshold,
         "max_detections": predictor.max_detections,
+        "half_precision": predictor.options.half_precision,
         "settings": settings,
     }
 
@@ -158,7 +160,7 @@ def prepare_output(
             (out / STATE_FOLDER / COMPLETE).unlink(missing_ok=True)
         elif overwrite and out.is_dir():
             _remove_output(out)
-        (out / STATE_FOLDER / CELLS).mkdir(parents=True, exist_ok=True)
+        (out / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
 
@@ -173,7 +175,10 @@ def _remove_output(out: Path) -> None:
 
 
 def run_shard(
-    predictor: Predictor, job: Job, report: Callable[[Prediction], None] = lambda _: None
+    predictor: Predictor,
+    job: Job,
+    report: Callable[[Prediction], None] = lambda _: None,
+    begin: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Predict on a shard's files, from where an earlier call was interrupted; write its part.
 
@@ -181,6 +186,7 @@ def run_shard(
         predictor: the detector.
         job: what to do.
         report: is called with each image.
+        begin: is called first, with the number of files that an earlier call has done.
 
     Raises:
         UserError: the folder holds a part of another job, the disk is full, or with `job.strict`
@@ -193,6 +199,7 @@ def run_shard(
     try:
         with _open_part(job.out, job.shard, make_header(predictor, job)) as part:
             done = _complete_blocks(part)
+            begin(sum(map(len, blocks[:done])))
             _run_blocks(predictor, job, part, blocks[done:], report)
             part.write(END_OF_PART)
     except OSError as error:
@@ -234,7 +241,7 @@ def _end_file(part: BinaryIO, is_last_of_block: bool) -> None:
 
 def make_header(predictor: Predictor, job: Job) -> dict[str, Any]:
     """Return what tells a job from others: its files, settings and formats, without its shard."""
-    listed = json.dumps([file.name for file in job.files]).encode()
+    listed = json.dumps([[file.name, _size(file.path)] for file in job.files]).encode()
     return {
         "info": describe(predictor),
         "categories": [list(category) for category in predictor.categories],
@@ -244,6 +251,14 @@ def make_header(predictor: Predictor, job: Job) -> dict[str, Any]:
         "every": job.every,
         "skipped": [list(pair) for pair in job.skipped],
     }
+
+
+def _size(path: str) -> int | None:
+    """Return a file's size in bytes: another folder of equal names is another job."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
 
 
 def _part_path(out: Path, shard: tuple[int, int]) -> Path:
@@ -363,12 +378,13 @@ def _cell_path(out: Path, number: int) -> Path:
     return out / STATE_FOLDER / CELLS / f"{number:08d}.png"
 
 
-def join_parts(out: Path, folders: Sequence[Path]) -> Totals:
+def join_parts(out: Path, folders: Sequence[Path], *, keep_parts: bool = False) -> Totals:
     """Join the parts in some folders, and write the output's files.
 
     Args:
         out: the output folder.
         folders: that hold all parts of one job, each once; possibly `out` alone.
+        keep_parts: leave the parts where they are, to be joined again.
 
     Raises:
         UserError: a part is missing, incomplete, there twice, or of another job.
@@ -405,8 +421,10 @@ def join_parts(out: Path, folders: Sequence[Path]) -> Totals:
             "skipped": listed,
         }
         write_atomically(str(out / STATE_FOLDER / COMPLETE), json.dumps(state).encode())
-        if parts == [_part_path(out, (0, 1))]:
-            parts[0].unlink()
+        if not keep_parts:
+            for path in parts:
+                path.unlink()
+            shutil.rmtree(out / STATE_FOLDER / CELLS, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"--out {out}: {error.strerror or error}; make room, and --resume"
@@ -533,11 +551,26 @@ def _write_contact_sheet(out: Path, count: int) -> None:
         write_atomically(str(out / CONTACT_SHEET), png(contact_sheet(cells)))
 
 
-def in_words(totals: Totals, seconds: float, out: Path) -> str:
-    """Return the closing line of a run."""
-    rate = f", {totals.images / seconds:.1f} images/s" if seconds else ""
-    skipped = f", {len(totals.skipped)} skipped" if totals.skipped else ""
+def closing_line(totals: Totals, images: int, seconds: float, out: Path) -> str:
+    """Return the closing line of a run: images, detections, and what was skipped for what reason.
+
+    Args:
+        totals: of the output.
+        images: that were predicted in `seconds`, without those of an earlier call.
+        seconds: that it took.
+        out: the output folder.
+    """
+    rate = f", {images / seconds:.1f} images/s" if images and seconds else ""
+    reasons = Counter(_reason(name, reason) for name, reason in totals.skipped)
+    listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+    more = "; ..." if len(reasons) > 3 else ""
+    skipped = f", {len(totals.skipped):,} skipped ({listed}{more})" if totals.skipped else ""
     return (
-        f"{totals.images:,} images{skipped}, {totals.detections:,} detections{rate}: "
+        f"{totals.images:,} images, {totals.detections:,} detections{skipped}{rate}: "
         f"{printable(str(out))}"
     )
+
+
+def _reason(name: str, reason: str) -> str:
+    """Return why a file was skipped, without its name and what to do."""
+    return printable(reason.replace(name, "").split(";")[0].replace("image  ", "").strip(" :"))

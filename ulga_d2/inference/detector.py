@@ -13,7 +13,7 @@ from pycocotools import mask as run_lengths
 from torch import nn
 
 from .merge import merge_augmented, merge_tiles
-from .views import Found, Region, View
+from .views import RawDetections, Region, View
 
 Size = tuple[int, int]  # (height, width) in pixels
 
@@ -30,6 +30,7 @@ class Detector(nn.Module):
         nms_threshold: IoU above which two boxes of one class are one object, where views are
             merged.
         max_detections: of an image; None for no limit but the model's own on each view.
+        score_threshold: lowest score of what views were merged to.
         half_precision: compute in bfloat16 where the device has it.
     """
 
@@ -40,6 +41,7 @@ class Detector(nn.Module):
         batch_size: int | None = None,
         nms_threshold: float,
         max_detections: int | None,
+        score_threshold: float = 0.0,
         half_precision: bool = False,
     ) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class Detector(nn.Module):
         self.batch_size = batch_size
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
+        self.score_threshold = score_threshold
         self.half_precision = half_precision
 
     def forward(self, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
@@ -82,11 +85,11 @@ class Detector(nn.Module):
             yield from (output["instances"] for output in outputs)
 
     def _merged(self, own: Sequence[tuple[View, Instances]], size: Size) -> Instances:
-        found: list[tuple[Region, Found]] = []
+        found: list[tuple[Region, RawDetections]] = []
         most = self.max_detections or max(1, sum(len(instances) for _, instances in own))
         limits = {"nms_threshold": self.nms_threshold, "max_detections": most}
         for region, group in groupby(own, key=lambda pair: pair[0].region):
-            parts = [to_found(instances, view, size) for view, instances in group]
+            parts = [to_raw(instances, view, size) for view, instances in group]
             merged = merge_augmented(parts, **limits) if len(parts) > 1 else parts[0]
             found.append((region, merged))
         height, width = size
@@ -94,8 +97,10 @@ class Detector(nn.Module):
         if len(found) > 1 and found[-1][0] == (0, 0, width, height):
             whole = found.pop()[1]
         if len(found) == 1 and whole is None:
-            return _to_instances(found[0][1], size)
-        return _to_instances(merge_tiles(found, whole, size, **limits), size)
+            merged = found[0][1]
+        else:
+            merged = merge_tiles(found, whole, size, **limits)
+        return _to_instances(merged.take(merged.scores >= self.score_threshold), size)
 
 
 def _to_input(view: View) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def _to_input(view: View) -> dict[str, Any]:
     return {"image": view.image, "height": y1 - y0, "width": x1 - x0}
 
 
-def to_found(instances: Instances, view: View, size: Size) -> Found:
+def to_raw(instances: Instances, view: View, size: Size) -> RawDetections:
     """Move detections from the pixels of a view's region to those of the whole image.
 
     Args:
@@ -125,7 +130,7 @@ def to_found(instances: Instances, view: View, size: Size) -> Found:
         masks = list(instances.pred_masks_rle)
     elif instances.has("pred_masks"):
         masks = [_placed(mask, view, size) for mask in instances.pred_masks.cpu().numpy()]
-    return Found(boxes, instances.scores.float().cpu(), instances.pred_classes.cpu(), masks)
+    return RawDetections(boxes, instances.scores.float().cpu(), instances.pred_classes.cpu(), masks)
 
 
 def _placed(mask: np.ndarray, view: View, size: Size) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def _placed(mask: np.ndarray, view: View, size: Size) -> dict[str, Any]:
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
 
-def _to_instances(found: Found, size: Size) -> Instances:
+def _to_instances(found: RawDetections, size: Size) -> Instances:
     instances = Instances(size)
     instances.pred_boxes = Boxes(found.boxes)
     instances.scores = found.scores

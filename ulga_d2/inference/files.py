@@ -38,7 +38,7 @@ class InputFile:
 
 
 @dataclass
-class FoundFiles:
+class InputFiles:
     """What the user's words stand for.
 
     Attributes:
@@ -58,7 +58,7 @@ def find_files(
     recursive: bool,
     leave_out: Path | None = None,
     stdin: BinaryIO | None = None,
-) -> FoundFiles:
+) -> InputFiles:
     """Find the files of paths, folders, patterns (`*`), lists (.txt) and of `-`, standard input.
 
     Folders give their images by suffix, and DICOM files by content; hidden files are left out.
@@ -72,7 +72,7 @@ def find_files(
     Raises:
         UserError: nothing is found, or a list cannot be read.
     """
-    found = FoundFiles()
+    found = InputFiles()
     roots: list[str] = []
     paths: dict[str, str] = {}  # as it was given, by absolute path
     above = {os.path.realpath(leave_out)} if leave_out else set()
@@ -136,7 +136,7 @@ def _lines(content: bytes, name: str) -> Iterator[str]:
     yield from (line.removesuffix("\r") for line in text.split(separator) if line.strip())
 
 
-def _walk(folder: str, recursive: bool, found: FoundFiles, above: set[str]) -> Iterator[str]:
+def _walk(folder: str, recursive: bool, found: InputFiles, above: set[str]) -> Iterator[str]:
     """Yield the images of a folder by name; a link back to a folder `above` is left out."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -192,7 +192,7 @@ def _name_fault(name: str) -> str:
     return ""
 
 
-def _nothing_found(words: Sequence[str], found: FoundFiles, recursive: bool) -> UserError:
+def _nothing_found(words: Sequence[str], found: InputFiles, recursive: bool) -> UserError:
     listed = ", ".join(f"{count} {suffix}" for suffix, count in found.others.most_common(5))
     others = f"; files that are no images: {listed}" if listed else ""
     fix = "" if recursive else "; --recursive takes the folders in folders, too"

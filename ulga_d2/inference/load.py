@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from .. import get_cfg
 from ..config import (
-    default_category_ids,
     merge_config,
     merge_options,
     merge_text,
     resolve_classes,
+    stated_category_ids,
 )
 from ..errors import UserError
 from ..values import check_values
 from ..weights.checkpoint import (
     evaluated_weights,
     holds_checkpoint,
+    last_checkpoint_name,
     load_checkpoint,
     load_last,
     load_weights,
@@ -35,6 +39,8 @@ from .model import build_seeded_model
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
 
 INFERENCE_FOLDER = "inference"
 INFERENCE_CHECKPOINT = "model_inference.pth"
@@ -74,7 +80,7 @@ def load_model(
 
     Args:
         source: a run folder, a checkpoint (.pth), shared weights (.safetensors), zoo://NAME, or a
-            config file, whose weights are `weights` or its own MODEL.WEIGHTS.
+            config file: of a run, or with `weights` or MODEL.WEIGHTS.
         weights: the checkpoint of a config; else the config comes from the checkpoint.
         device: "auto" takes CUDA where there is one.
         options: config keys that change the detector, such as TEST.DETECTIONS_PER_IMAGE.
@@ -85,9 +91,13 @@ def load_model(
             not fit the config; a device that this machine does not have.
     """
     if weights is None and str(source).endswith((".yaml", ".yml")):
-        weights = _weights_of(str(source))
+        source, weights = _of_config(Path(source))
     path, state = _read(source, weights)
+    logger.info("%s: iteration %s", path, state.get("iteration"))
     cfg = _config_of(source, weights, path, state)
+    names = _names_of(path, state)
+    if weights is not None:
+        _check_same_classes(str(source), cfg, path, names)
     cfg.MODEL.DEVICE = device
     cfg.MODEL.WEIGHTS = ""
     cfg.SOLVER.AMP.ENABLED = None
@@ -101,9 +111,7 @@ def load_model(
             "with it; leave the option out"
         )
     cfg.SOLVER.AMP.ENABLED = half_precision
-    names = _names_of(path, state)
-    stated = tuple(cfg.DATASETS.CATEGORY_IDS)
-    ids = stated if len(stated) == len(names) else default_category_ids(len(names))
+    ids = stated_category_ids(state.get("config") or "{}", len(names))
     resolve_classes(cfg, names, ids)
     model = _build(cfg, path)
     weights_of = evaluated_weights(state)
@@ -118,13 +126,35 @@ def load_model(
     )
 
 
-def _weights_of(config: str) -> str:
-    """Return the weights that a run's inference/config.yaml names."""
+def _of_config(config: Path) -> tuple[Path, str | Path | None]:
+    """Return what a config without weights stands for: the run that it lies in, or its weights.
+
+    MODEL.WEIGHTS of a run's own config.yaml is what its training started from.
+    """
+    beside = config.parent / INFERENCE_CHECKPOINT
+    if beside.is_file():
+        return config, beside
+    if config.name == "config.yaml" and _is_run(config.parent):
+        return config.parent, None
     cfg = get_cfg()
-    merge_config(cfg, config, [])
+    merge_config(cfg, str(config), [])
     if not cfg.MODEL.WEIGHTS:
         raise UserError(f"{config} names no MODEL.WEIGHTS; give a checkpoint, or both of them")
-    return cfg.MODEL.WEIGHTS
+    return config, cfg.MODEL.WEIGHTS
+
+
+def _is_run(folder: Path) -> bool:
+    evaluated = folder / INFERENCE_FOLDER / INFERENCE_CHECKPOINT
+    return evaluated.is_file() or holds_checkpoint(folder)
+
+
+def _check_same_classes(config: str, cfg: CfgNode, path: str, names: tuple[str, ...]) -> None:
+    stated = tuple(cfg.DATASETS.CLASS_NAMES)
+    if stated and stated != names:
+        raise UserError(
+            f"{config} and {path} belong to different runs: their classes are {list(stated)} and "
+            f"{list(names)}; give the checkpoint alone, or the config of its run"
+        )
 
 
 def _read(source: str | Path, weights: str | Path | None) -> tuple[str, dict[str, Any]]:
@@ -135,8 +165,10 @@ def _read(source: str | Path, weights: str | Path | None) -> tuple[str, dict[str
     if "://" not in str(source) and folder.is_dir():
         evaluated = folder / INFERENCE_FOLDER / INFERENCE_CHECKPOINT
         if evaluated.is_file():
-            return str(evaluated), load_checkpoint(evaluated)
-        if not holds_checkpoint(folder):
+            state = load_checkpoint(evaluated)
+            _warn_of_newer(folder, state.get("iteration"))
+            return str(evaluated), state
+        if not _is_run(folder):
             raise UserError(
                 f"{folder} holds no trained model ({INFERENCE_FOLDER}/{INFERENCE_CHECKPOINT} or "
                 "model_*.pth); give the OUTPUT_DIR of a run, or a checkpoint"
@@ -144,6 +176,20 @@ def _read(source: str | Path, weights: str | Path | None) -> tuple[str, dict[str
         path, state = load_last(folder)
         return str(path), state
     return str(source), load_checkpoint(source)
+
+
+def _warn_of_newer(folder: Path, iteration: object) -> None:
+    """Warn where a run has gone on since the evaluation whose weights are taken."""
+    latest = re.fullmatch(r"model_(\d+)\.pth", last_checkpoint_name(folder))
+    if latest and isinstance(iteration, int) and int(latest[1]) > iteration:
+        logger.warning(
+            "%s: the evaluated weights are those of iteration %d, and the run has come to %d; "
+            "evaluate it again, or give %s",
+            folder,
+            iteration,
+            int(latest[1]),
+            folder / latest[0],
+        )
 
 
 def _config_of(
@@ -169,7 +215,8 @@ def _names_of(path: str, state: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _build(cfg: CfgNode, path: str) -> nn.Module:
     try:
-        return build_seeded_model(cfg)
+        with torch.random.fork_rng():  # the caller's random numbers stay
+            return build_seeded_model(cfg)
     except UserError:
         raise
     except Exception as error:  # what detectron2 asserts, in its words

@@ -18,7 +18,7 @@ import torch
 from pycocotools import mask as run_lengths
 from torchvision.ops import batched_nms
 
-from .views import Found, Region, join
+from .views import RawDetections, Region, join
 
 # A box side this near to a view's edge ends at it: 4 pixels, or 4 of a 512-pixel network input.
 # benchmarks/tiles.py, sides 2 px off: with 2, parts of small objects are taken for whole ones.
@@ -32,13 +32,13 @@ WEAK = 0.25  # a box scored below this share of another's does not replace it
 
 
 def merge_tiles(
-    parts: Sequence[tuple[Region, Found]],
-    whole: Found | None,
+    parts: Sequence[tuple[Region, RawDetections]],
+    whole: RawDetections | None,
     image_size: tuple[int, int],
     *,
     nms_threshold: float,
     max_detections: int,
-) -> Found:
+) -> RawDetections:
     """Return each object of an image once, from the detections on its tiles.
 
     A box that a tile cuts is dropped where another tile or the whole image has most of it in a box
@@ -67,7 +67,7 @@ def merge_tiles(
     if whole is not None:
         views.append((image, whole))
     if not views:
-        return Found(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+        return RawDetections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     everything = join([found for _, found in views])
     seen = _see(views, everything, image, whole is not None)
     groups, covered = _whole_objects(seen, nms_threshold)
@@ -76,7 +76,9 @@ def merge_tiles(
     return _suppress(_unite(everything, objects), nms_threshold, max_detections)
 
 
-def merge_augmented(parts: Sequence[Found], *, nms_threshold: float, max_detections: int) -> Found:
+def merge_augmented(
+    parts: Sequence[RawDetections], *, nms_threshold: float, max_detections: int
+) -> RawDetections:
     """Return each object once, from detections on views of the same image (flips, scales).
 
     Each box not yet grouped, best first, takes from every other view the best box of its class
@@ -147,7 +149,10 @@ class _Seen:
 
 
 def _see(
-    views: Sequence[tuple[Region, Found]], everything: Found, image: Region, has_whole: bool
+    views: Sequence[tuple[Region, RawDetections]],
+    everything: RawDetections,
+    image: Region,
+    has_whole: bool,
 ) -> _Seen:
     regions = np.array([region for region, _ in views], np.float64)
     edge = np.maximum(EDGE_PIXELS, EDGE_SHARE * (regions[:, 2:] - regions[:, :2]).max(axis=1))
@@ -302,7 +307,7 @@ def _choose(seen: _Seen, group: list[int]) -> int:
     return max(group, key=lambda number: (seen.scores[number], -number))
 
 
-def _unite(everything: Found, groups: list[list[int]]) -> Found:
+def _unite(everything: RawDetections, groups: list[list[int]]) -> RawDetections:
     """Return one detection a group: box around all, highest score, all masks together."""
     boxes, scores = everything.boxes.clone(), everything.scores.clone()
     masks = None if everything.masks is None else list(everything.masks)
@@ -318,14 +323,14 @@ def _unite(everything: Found, groups: list[list[int]]) -> Found:
     return united.take(torch.tensor(sorted(group[0] for group in groups), dtype=torch.int64))
 
 
-def _suppress(found: Found, nms_threshold: float, max_detections: int) -> Found:
+def _suppress(found: RawDetections, nms_threshold: float, max_detections: int) -> RawDetections:
     ranked = _best(found, len(found.scores))
     boxes, scores = ranked.boxes.double(), ranked.scores.double()
     kept = batched_nms(boxes, scores, ranked.classes, nms_threshold)
     return ranked.take(kept.sort().values[:max_detections])
 
 
-def _best(found: Found, count: int) -> Found:
+def _best(found: RawDetections, count: int) -> RawDetections:
     """Return at most `count` detections by descending score; equal scores keep their order."""
     return found.take(found.scores.argsort(descending=True, stable=True)[:count])
 

@@ -37,7 +37,7 @@ def box_settings(cfg: CfgNode) -> dict[str, Any]:
     TEST.DETECTIONS_PER_IMAGE is not among them: result files state it as max_detections.
     """
     head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    keys = ["INPUT.SQUARE_SIZE", "INPUT.INTENSITY", "INPUT.INTENSITY_RANGE", "SOLVER.AMP.ENABLED"]
+    keys = ["INPUT.SQUARE_SIZE", "INPUT.INTENSITY", "INPUT.INTENSITY_RANGE"]
     keys += [f"MODEL.{head}.SCORE_THRESH_TEST", f"MODEL.{head}.NMS_THRESH_TEST"]
     keys += ["MODEL.RETINANET.TOPK_CANDIDATES_TEST"] * (head == "RETINANET")
     keys += ["INPUT.TILE.SIDE", "INPUT.TILE.OVERLAP", "INPUT.TILE.WHOLE_IMAGE"]

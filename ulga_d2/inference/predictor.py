@@ -18,9 +18,9 @@ from detectron2.structures import Instances
 
 from ..errors import UserError
 from .detections import Category, Detections
-from .detector import Detector, to_found
+from .detector import Detector, to_raw
 from .inputs import INPUTS, ImageInput, check_value_range, is_one_image, open_input
-from .load import LoadedModel, load_model
+from .load import load_model
 from .preprocess import build_preprocessing
 from .views import View
 
@@ -86,6 +86,10 @@ class Options:
         for name, is_valid, valid in checks:
             if not is_valid:
                 raise UserError(f"{name} is {getattr(self, name)!r}; give {valid}")
+
+    def needs_tiles(self) -> bool:
+        """Tell whether an option is given that means nothing without tiles."""
+        return self.overlap is not None or bool(self.tile_whole)
 
     def config_changes(self) -> dict[str, Any]:
         """Return the config keys that these options set, with their values."""
@@ -162,8 +166,9 @@ class Predictor:
             options=self.options.config_changes(),
             half_precision=self.options.half_precision,
         )
-        self.score_threshold = self._choose_threshold()
         self.preprocessing = build_preprocessing(self.loaded.cfg)
+        if self.preprocessing.tiling is None and self.options.needs_tiles():
+            raise UserError("overlap and tile_whole belong to tiles; give tile, too")
         self._detector = build_detector(
             self.loaded.cfg,
             self.loaded.model,
@@ -171,6 +176,7 @@ class Predictor:
             half_precision=self.options.half_precision,
             is_limited=self.options.max_detections is not None or not self.options.tile,
         )
+        self.score_threshold = self._choose_threshold()
 
     @property
     def max_detections(self) -> int | None:
@@ -277,7 +283,7 @@ class Predictor:
     def _to_detections(self, instances: Instances, item: _Prepared) -> Detections:
         height, width = item.size
         whole = View(torch.empty(0), (0, 0, width, height))
-        found = to_found(instances, whole, item.size)
+        found = to_raw(instances, whole, item.size)
         detections = Detections(
             boxes=found.boxes.numpy(),
             scores=found.scores.numpy(),
@@ -293,7 +299,7 @@ class Predictor:
 
     def _choose_threshold(self) -> float:
         """Return the lowest score, and have the model keep detections down to it."""
-        own = _model_threshold(self.loaded)
+        own = _head(self.loaded.cfg).SCORE_THRESH_TEST
         score = self.options.score
         if score is None:
             return own
@@ -305,7 +311,8 @@ class Predictor:
                     "with this version, or give a score from 0 to 1"
                 )
         if score < own:
-            _set_model_threshold(self.loaded, score)
+            _lower_threshold(self.loaded.model, score)
+            self._detector.score_threshold = score
         return score
 
 
@@ -326,12 +333,13 @@ def build_detector(
         half_precision: compute in bfloat16.
         is_limited: TEST.DETECTIONS_PER_IMAGE holds for a whole image; else for each of its tiles.
     """
-    head = cfg.MODEL.RETINANET if hasattr(model, "head") else cfg.MODEL.ROI_HEADS
+    head = _head(cfg)
     return Detector(
         model,
         batch_size=batch_size,
         nms_threshold=head.NMS_THRESH_TEST,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE if is_limited else None,
+        score_threshold=head.SCORE_THRESH_TEST,
         half_precision=half_precision,
     )
 
@@ -363,17 +371,18 @@ def _iterator(inputs: Any) -> Iterator[Any]:
         raise fault from None
 
 
-def _model_threshold(loaded: LoadedModel) -> float:
-    model = loaded.model
-    if hasattr(model, "test_score_thresh"):
-        return model.test_score_thresh
-    return model.roi_heads.box_predictor.test_score_thresh
+def _head(cfg: Any) -> Any:
+    """Return the config node of the head that scores detections."""
+    return (
+        cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
+    )
 
 
-def _set_model_threshold(loaded: LoadedModel, score: float) -> None:
-    model = loaded.model
+def _lower_threshold(model: torch.nn.Module, score: float) -> None:
+    """Have a model keep detections down to a score."""
     owner = model if hasattr(model, "test_score_thresh") else model.roi_heads.box_predictor
-    owner.test_score_thresh = score
+    for part in owner if isinstance(owner, torch.nn.ModuleList) else [owner]:  # of a cascade
+        part.test_score_thresh = score
 
 
 class _Reader:

@@ -164,8 +164,8 @@ def build_intensity(cfg: CfgNode) -> Intensity:
     kind, bounds = cfg.INPUT.INTENSITY, cfg.INPUT.INTENSITY_RANGE
     try:
         if kind in KINDS and len(bounds) != (0 if kind == "full" else 2):
-            cure = "[]" if kind == "full" else "[low, high]"
-            raise ValueError(f"give {cure} as the range")
+            fix = "[]" if kind == "full" else "[low, high]"
+            raise ValueError(f"give {fix} as the range")
         return Intensity(kind, *map(float, bounds))
     except (TypeError, ValueError) as error:
         raise UserError(

@@ -24,7 +24,7 @@ class View(NamedTuple):
     flipped: bool = False
 
 
-class Found(NamedTuple):
+class RawDetections(NamedTuple):
     """Detections on one view or one image: N of them, on the CPU.
 
     Attributes:
@@ -39,17 +39,19 @@ class Found(NamedTuple):
     classes: Tensor
     masks: list[dict[str, Any]] | None = None
 
-    def take(self, index: Tensor) -> Found:
+    def take(self, index: Tensor) -> RawDetections:
         """Return the detections at `index`, (M,) whole numbers or (N,) booleans, in that order."""
         numbers = index.nonzero()[:, 0] if index.dtype == torch.bool else index
         masks = None if self.masks is None else [self.masks[number] for number in numbers.tolist()]
-        return Found(self.boxes[numbers], self.scores[numbers], self.classes[numbers], masks)
+        return RawDetections(
+            self.boxes[numbers], self.scores[numbers], self.classes[numbers], masks
+        )
 
 
-def join(parts: list[Found]) -> Found:
+def join(parts: list[RawDetections]) -> RawDetections:
     """Return the detections of one or more views, one after the other."""
     masks = None
     if parts[0].masks is not None:
         masks = [mask for part in parts for mask in part.masks or []]
     boxes, scores, classes = (torch.cat([part[number] for part in parts]) for number in range(3))
-    return Found(boxes, scores, classes, masks)
+    return RawDetections(boxes, scores, classes, masks)

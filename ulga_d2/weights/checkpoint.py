@@ -23,6 +23,14 @@ def holds_checkpoint(folder: str | Path) -> bool:
     return (Path(folder) / LAST_CHECKPOINT).exists() or any(Path(folder).glob(CHECKPOINTS))
 
 
+def last_checkpoint_name(folder: str | Path) -> str:
+    """Return what `last_checkpoint` names, or "" where it cannot be read."""
+    try:
+        return (Path(folder) / LAST_CHECKPOINT).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def load_last(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     """Read the checkpoint that `last_checkpoint` names; if it is damaged, the newest that is not.
 
