@@ -113,7 +113,11 @@ def test_exit_codes_say_what_was_skipped(model, tmp_path, capsys):
     (folder / "bad.png").write_text("no image")
     assert predict(model, folder, "--out", tmp_path / "some", "--save", "json") == 1
     said = capsys.readouterr()
-    assert "2 images, " in said.out and "1 skipped (1 x cannot be decoded" in said.out and "skipped: image" in said.err
+    assert (
+        "2 images, " in said.out
+        and "1 skipped (1 x cannot be decoded" in said.out
+        and "skipped: image" in said.err
+    )
     assert list(skipped(tmp_path / "some")) == ["bad.png"]
     strict = refusal(capsys, model, folder, "--out", tmp_path / "strict", "--strict")
     assert "--strict: " in strict and "bad.png" in strict
@@ -329,7 +333,9 @@ def test_two_processes_of_torchrun_equal_one(model, scans, whole, tmp_path):
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=SECONDS
     )
-    assert done.stdout.count("13 images, ") == done.stdout.count("1 skipped (") == 1, done.stderr[-2000:]
+    assert done.stdout.count("13 images, ") == done.stdout.count("1 skipped (") == 1, done.stderr[
+        -2000:
+    ]
     assert tree(out) == whole
 
 
@@ -489,3 +495,28 @@ def test_help_imports_nothing_heavy():
         "assert not {'torch', 'numpy', 'cv2', 'detectron2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def test_a_folder_of_equal_names_and_other_files_is_another_job(model, tmp_path, capsys):
+    first, second = (write_images(tmp_path / name, 2) for name in ("a", "b"))
+    write_png(second / "00.png", 9, 50, 60)
+    out = tmp_path / "out"
+    assert predict(model, first, "--out", out) == 0
+    message = refusal(capsys, model, second, "--out", out, "--resume")
+    assert "was begun with another list of images" in message
+
+
+def test_shards_are_not_for_the_processes_of_torchrun(model, tmp_path, capsys, monkeypatch):
+    folder = write_images(tmp_path / "in", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = refusal(capsys, model, folder, "--out", tmp_path / "out", "--shard", "1/2")
+    assert "--shard is for processes that are started one by one" in message
+
+
+def test_a_continued_output_counts_the_images_of_this_call_alone(model, tmp_path, capsys):
+    folder, out = write_images(tmp_path / "in", 4), tmp_path / "out"
+    assert predict(model, folder, "--out", out, "--batch", 2) == 0
+    assert "images/s" in capsys.readouterr().out
+    assert predict(model, folder, "--out", out, "--batch", 2, "--resume") == 0
+    said = capsys.readouterr().out
+    assert "4 images, " in said and "images/s" not in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,7 +18,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.conftest import tiny_args
+from tests.conftest import CONFIGS, tiny_args
 from tests.dicom_files import dicom_of, write_dicom
 from tests.predict_files import (
     CLASSES,
@@ -27,6 +29,7 @@ from tests.predict_files import (
     write_png,
 )
 from tests.tiny_detectors import options
+from ulga_d2.engine.checkpoint import save_checkpoint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
 from ulga_d2.inference.detections import Detections
@@ -528,3 +531,63 @@ def test_the_rest_of_the_square_is_the_mean_pixel_and_not_black(predictor):
         return float(np.abs(scores[None] - found[:, None]).min(axis=1).max())
 
     assert len(found) and gap(mean) < 1e-4 < gap(0 * mean)
+
+
+def test_category_ids_come_from_the_checkpoint_with_a_config_or_without(tmp_path):
+    ids = [7, 3, 11][: len(CLASSES)]
+    path = write_checkpoint(tmp_path, "swin_ulga", "DATASETS.CATEGORY_IDS", str(ids))
+    state = load_checkpoint(path)
+    state["config"] = re.sub(r"CATEGORY_IDS:(\n  - \d+)+", f"CATEGORY_IDS: {ids}", state["config"])
+    del state["sha256"]
+    path = save_checkpoint(tmp_path, "ids.pth", state)
+    leaf, words = CONFIGS / "brain_tumor_swin_ulga_nano.yaml", options()
+    overrides = dict(zip(words[::2], words[1::2], strict=True))
+    for one in (Predictor(path), Predictor(leaf, path, overrides=overrides)):
+        assert [category.id for category in one.categories] == ids
+
+
+def test_a_runs_config_stands_for_the_run_and_not_for_what_it_started_from(
+    averaged, sample_data, tmp_path
+):
+    config = yaml.safe_load((averaged / "config.yaml").read_text())
+    config["MODEL"]["WEIGHTS"] = str(tmp_path / "start.pth")  # which is not even there
+    run = tmp_path / "run"
+    shutil.copytree(averaged, run)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    expected = Predictor(averaged).loaded.sha256
+    assert Predictor(run / "config.yaml").loaded.sha256 == expected
+    # A run folder that was moved: its inference/config.yaml names the old path.
+    assert Predictor(run / "inference" / "config.yaml").loaded.sha256 == expected
+
+
+def test_a_config_of_other_classes_is_refused(averaged, checkpoint, tmp_path):
+    config = yaml.safe_load((averaged / "config.yaml").read_text())
+    config["DATASETS"]["CLASS_NAMES"] = ["cat", "dog"]
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match="belong to different runs: their classes"):
+        Predictor(tmp_path / "other.yaml", checkpoint)
+
+
+def test_merged_views_keep_no_detection_below_the_threshold(checkpoint):
+    predictor = Predictor(checkpoint, tta=True, max_detections=2000)
+    plain = Predictor(checkpoint, max_detections=2000)
+    image = colored(3, 64, 64)
+    found = predictor(image)
+    assert len(found) and found.scores.min() >= predictor.score_threshold
+    assert predictor.score_threshold == plain.score_threshold
+    lower = Predictor(checkpoint, tta=True, max_detections=2000, score=0.001)(image)
+    assert len(lower) > len(found) and lower.scores.min() < predictor.score_threshold
+
+
+def test_options_of_tiles_without_tiles_are_refused(checkpoint):
+    for option in ({"overlap": 0.5}, {"tile_whole": True}):
+        with pytest.raises(UserError, match="belong to tiles; give tile, too"):
+            Predictor(checkpoint, **option)
+
+
+def test_loading_leaves_the_callers_random_numbers_alone(checkpoint):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Predictor(checkpoint)
+    assert torch.equal(torch.rand(3), expected)

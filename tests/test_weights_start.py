@@ -38,7 +38,7 @@ def model_from(backbone: str, variant: str, path: Path, **changes: object) -> nn
 def outputs(model: nn.Module) -> list[Tensor]:
     """Return what the head says of an image, for every level."""
     torch.manual_seed(7)
-    image = torch.randn(1, 3, 96, 64)
+    image = torch.randn(1, 3, 64, 32)
     with torch.no_grad():
         features = model.backbone(image)
         logits, deltas = model.head([features[name] for name in model.head_in_features])

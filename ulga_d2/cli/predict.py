@@ -134,6 +134,11 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("give MODEL and at least one INPUT; see ulga predict --help")
     if args.resume and args.overwrite:
         raise UserError("--resume continues an output and --overwrite replaces it; give one")
+    if args.shard and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(
+            "--shard is for processes that are started one by one; those of torchrun share the "
+            "images without it"
+        )
     if args.every < 1:
         raise UserError(f"--every is {args.every}; give 1 or more")
 
@@ -155,11 +160,6 @@ def _predict(args: argparse.Namespace) -> tuple[Totals | None, int]:
     from ..inference.files import find_files
 
     ranks = _Ranks()
-    if args.shard and ranks.shard[1] > 1:
-        raise UserError(
-            "--shard is for processes that are started one by one; those of torchrun share the "
-            "images without it"
-        )
     shard = _shard(args) or ranks.shard
     folder = {"is_shared": bool(args.shard), "resume": args.resume, "overwrite": args.overwrite}
 
