@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tracemalloc
 import warnings
 
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import shipped_files, write_dicom
+from dicom_files import dicom_of, shipped_files, write_dicom
+from PIL import Image
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from ulga_d2.data.image import image_size, read_image
+from ulga_d2.data import image_file
+from ulga_d2.data.image import count_frames, image_size, read_image
 from ulga_d2.data.image_header import image_facts, stored_size
 from ulga_d2.data.intensity import Intensity
 from ulga_d2.errors import UserError
@@ -97,6 +103,103 @@ def test_every_file_that_pydicom_ships_equals_its_lut_result_or_is_listed_with_t
         assert image_size(str(path)) == stored_size(str(path)) == ours.shape[:2]
         equal += 1
     assert equal >= len(shipped_files()) - len(UNREADABLE) - len(NEEDS_A_CODEC) == 74
+
+
+def test_every_frame_that_pydicom_ships_equals_the_one_of_all_frames_together():
+    read = set()
+    for name in (name for name, reason in UNREADABLE.items() if reason.endswith(" frames")):
+        path = shipped_files()[name]
+        theirs, (black, white) = by_pydicom(path)
+        assert count_frames(str(path)) == len(theirs)
+        assert f"{len(theirs)} frames" == UNREADABLE[name]
+        for frame, pixels in enumerate(theirs):
+            expected = np.clip((pixels - black) / (white - black), 0, 1) * 255
+            expected = expected if expected.ndim == 3 else expected[..., None]
+            assert np.abs(read_image(str(path), frame=frame) - expected).max() <= 1e-4, name
+        with pytest.raises(UserError, match=rf"frames, and no frame {len(theirs)}"):
+            read_image(str(path), frame=len(theirs))
+        read.add(name)
+    assert len(read) == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "syntax"),
+    [
+        ("bits", ImplicitVRLittleEndian),
+        ("odd size", ImplicitVRLittleEndian),
+        ("odd size", ExplicitVRBigEndian),
+        ("color", ExplicitVRBigEndian),
+    ],
+)
+def test_frames_that_no_byte_or_word_separates_are_told_apart(tmp_path, syntax, kind):
+    shape = {"color": (3, 9, 15, 3), "odd size": (3, 9, 15), "bits": (3, 10, 10)}[kind]
+    frames = RNG.integers(0, 2 if kind == "bits" else 256, shape, np.uint8)
+    dataset = dicom_of(frames[0], NumberOfFrames=3)
+    data = frames.tobytes() + b"\0"
+    if kind == "bits":
+        dataset.BitsAllocated = dataset.BitsStored = 1
+        dataset.HighBit = 0
+        data = np.packbits(frames, bitorder="little").tobytes() + b"\0"
+    if syntax == ExplicitVRBigEndian:
+        data = np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(">u2").tobytes()
+    dataset.PixelData = data[: len(data) // 2 * 2]
+    dataset["PixelData"].VR = "OW"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    little = syntax == ImplicitVRLittleEndian
+    path = tmp_path / "many.dcm"
+    pydicom.dcmwrite(path, dataset, implicit_vr=little, little_endian=little)
+    scale = 255 if kind == "bits" else 1
+    for number, frame in enumerate(frames):
+        expected = (frame if kind == "color" else frame[..., None]) * scale
+        pixels = read_image(str(path), frame=number)
+        np.testing.assert_array_equal(pixels, np.broadcast_to(expected, pixels.shape))
+
+
+def many_frames(path, side: int, *, compressed: bool) -> str:
+    """Write 2,000 frames, all black but the last."""
+    frame = np.zeros((side, side), np.uint8)
+    dataset = dicom_of(frame, NumberOfFrames=2000)
+    if compressed:
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        black, white = (Image.fromarray(frame + level) for level in (np.uint8(0), np.uint8(255)))
+        encoded = [io.BytesIO(), io.BytesIO()]
+        black.save(encoded[0], "JPEG")
+        white.save(encoded[1], "JPEG")
+        frames = [encoded[0].getvalue()] * 1999 + [encoded[1].getvalue()]
+        dataset.PixelData = encapsulate(frames, has_bot=False)
+    else:
+        dataset.PixelData = bytes(1999 * frame.size) + b"\xff" * frame.size
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path, enforce_file_format=True)
+    return str(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_one_frame_of_many_needs_the_memory_of_one(tmp_path, compressed):
+    side = 400 if compressed else 100  # 320 MB decoded, 20 MB as stored
+    path = many_frames(tmp_path / "many.dcm", side, compressed=compressed)
+    read_image(path, frame=0)  # what is imported on the way
+    limit = 2e6 + compressed * 2 * (tmp_path / "many.dcm").stat().st_size
+    assert limit < 16e6
+    tracemalloc.start()
+    try:
+        assert count_frames(path) == 2000
+        assert (read_image(path, frame=1999) == 255).all()
+        assert (read_image(path, frame=1998) == 0).all()
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_limit_of_pixels_is_that_of_a_frame(tmp_path, monkeypatch):
+    path = many_frames(tmp_path / "many.dcm", 20, compressed=False)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 400)
+    assert count_frames(path) == 2000
+    assert read_image(path, frame=1).shape == (20, 20, 3)
+    monkeypatch.setattr(image_file, "MAX_PIXELS", 399)
+    for read in (count_frames, lambda path: read_image(path, frame=1)):
+        with pytest.raises(UserError, match="says that it has 20 x 20 pixels, more than the 399"):
+            read(path)
 
 
 def test_dicom_is_known_by_its_content_and_8_bits_stay_as_they_are(tmp_path):

@@ -7,11 +7,12 @@ import traceback
 import warnings
 
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import SHIPPED, dicom_of, write_deflated_dicom, write_dicom, write_jpeg_dicom
 
 from ulga_d2.data import dicom
-from ulga_d2.data.image import image_size, read_image
+from ulga_d2.data.image import count_frames, image_size, read_image
 from ulga_d2.data.image_header import image_facts
 from ulga_d2.errors import UserError
 
@@ -54,9 +55,6 @@ def test_sizes_that_would_fill_the_memory_are_refused_before_decoding(tmp_path, 
     for read in (read_image, image_size):
         with pytest.raises(UserError, match=r"65,535 x 65,535 pixels, more than the 200,000,000"):
             read(str(huge))
-    many = write_dicom(tmp_path / "many.dcm", GREY8, NumberOfFrames=9_999_999)
-    with pytest.raises(UserError, match="more than the 200,000,000 that are decoded"):
-        read_image(str(many))
     inside = write_jpeg_dicom(tmp_path / "inside.dcm", GREY8, Rows=8)
     with pytest.raises(UserError, match="says 14 x 8 pixels, the compressed image inside 14 x 9"):
         read_image(str(inside))
@@ -66,6 +64,44 @@ def test_sizes_that_would_fill_the_memory_are_refused_before_decoding(tmp_path, 
     for read in (read_image, image_size):
         with pytest.raises(UserError, match="inflates to more than 500,000 bytes"):
             read(str(deflated))
+
+
+@pytest.mark.parametrize("write", [write_dicom, write_jpeg_dicom, write_deflated_dicom])
+@pytest.mark.parametrize("stated", [3, 10**9])
+def test_a_header_that_states_more_frames_than_there_are_is_refused(tmp_path, write, stated):
+    source = write(tmp_path / "source.dcm", GREY8)
+    dataset = pydicom.dcmread(source)
+    dataset.NumberOfFrames = stated
+    dataset.save_as(tmp_path / "many.dcm")
+    message = rf"states {stated:,} frames, and its pixel data hold 1\); fetch the file again"
+    with pytest.raises(UserError, match=message):
+        count_frames(str(tmp_path / "many.dcm"))
+    with pytest.raises(UserError, match=message):
+        dicom.dataset_frames(dataset, "(DICOM dataset)")
+    with pytest.raises(UserError, match=f"has {stated} frames, and only DICOM files of one"):
+        read_image(str(tmp_path / "many.dcm"))
+    with pytest.raises(UserError, match=r"states|damaged"):
+        read_image(str(tmp_path / "many.dcm"), frame=2)
+
+
+def test_frames_that_are_cut_off_are_counted(tmp_path):
+    dataset = dicom_of(GREY12, NumberOfFrames=4)
+    dataset.PixelData = GREY12.tobytes() * 4
+    path = tmp_path / "cut.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    assert count_frames(str(path)) == 4
+    path.write_bytes(path.read_bytes()[:-1])
+    for read in (count_frames, lambda path: read_image(path, frame=0)):
+        with pytest.raises(UserError, match="states 4 frames, and its pixel data hold 3"):
+            read(str(path))
+
+
+@pytest.mark.parametrize("allocated", [4, 12])
+def test_bits_that_no_pixel_has_are_no_way_round_the_number_of_frames(tmp_path, allocated):
+    bits = {"BitsAllocated": allocated, "BitsStored": 4, "NumberOfFrames": 10**9}
+    path = write_dicom(tmp_path / "odd.dcm", GREY8, **bits)
+    with pytest.raises(UserError, match="no usable size or bit depth"):
+        count_frames(str(path))
 
 
 PERSONAL = {"PatientName": CANARY, "PatientID": CANARY, "StudyDate": "19010203"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ulga_d2.data import image_file
-from ulga_d2.data.image import image_size, read_image
+from ulga_d2.data.image import count_frames, image_size, read_image
 from ulga_d2.data.image_header import ImageFacts, image_facts
 from ulga_d2.errors import UserError
 
@@ -161,7 +162,7 @@ def test_a_jpeg_with_bytes_after_its_end_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"cannot be opened: No such file or directory; restore the file or remove its"),
+        (None, r"cannot be opened: No such file or directory; restore the file or leave it out"),
         (b"", r"cannot be decoded \(no image format is recognised\)"),
         (b"<html>", r"cannot be decoded \(no image format is recognised\)"),
     ],
@@ -195,6 +196,87 @@ def test_the_content_counts_and_not_the_suffix(tmp_path):
     Image.fromarray(RGB).save(path, "PNG")
     assert image_facts(str(path)).format == "PNG"
     np.testing.assert_array_equal(read_image(str(path)), RGB)
+
+
+def tiff_of(pages: list[tuple[np.ndarray, int]], order: str, *, big: bool = False) -> bytes:
+    """Return a TIFF of pages, each (H, W, 3 or 4) RGB and its orientation.
+
+    What a fourth sample is stays undeclared (ExtraSamples 0). A `big` TIFF has offsets of 64 bits.
+    """
+    wide = "Q" if big else "I"
+    size = struct.calcsize("=" + wide)
+    data = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", 43 if big else 42)
+    data += struct.pack(order + "HH", 8, 0) if big else b""
+    for pixels, orientation in pages:
+        height, width, samples = pixels.shape
+        stored = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        bits = struct.pack(order + f"{samples}H", *[8 * pixels.dtype.itemsize] * samples)
+        start = len(data) + size  # behind the offset of this page
+        entries = [
+            (256, 3, 1, width),
+            (257, 3, 1, height),
+            (258, 3, samples, start),
+            (259, 3, 1, 1),
+            (262, 3, 1, 2),
+            (273, 4, 1, start + len(bits)),
+            (274, 3, 1, orientation),
+            (277, 3, 1, samples),
+            (278, 3, 1, height),
+            (279, 4, 1, len(stored)),
+            *([(338, 3, 1, 0)] if samples == 4 else []),
+        ]
+        data += struct.pack(order + wide, start + len(bits) + len(stored)) + bits + stored
+        data += struct.pack(order + ("Q" if big else "H"), len(entries))
+        for tag, kind, count, value in entries:
+            if big and tag == 258:
+                field = bits  # 64 bits have room for them
+            else:
+                field = struct.pack(order + ("H" if kind == 3 and count == 1 else wide), value)
+            data += struct.pack(order + "HH" + wide, tag, kind, count) + field.ljust(size, b"\0")
+    return data + bytes(size)
+
+
+# Pillow reads no big-endian TIFF with offsets of 64 bits.
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+def test_every_page_of_a_tiff_is_read_as_if_it_were_the_only_one(tmp_path, order, big):
+    rgba16 = np.dstack([RGB16, GREY16])
+    pages = [(rgba16, 1), (rgba16[:5, ::-1], 1), (RGB16[:7], 6), (RGB, 1), (rgba16[2:], 8)]
+    path, single = tmp_path / "many.tif", tmp_path / "single.tif"
+    path.write_bytes(tiff_of(pages, order, big=big))
+    assert count_frames(str(path)) == len(pages)
+    for number, (pixels, orientation) in enumerate(pages):
+        single.write_bytes(tiff_of([(pixels, orientation)], order, big=big))
+        found = read_image(str(path), frame=number)
+        np.testing.assert_array_equal(found, read_image(str(single)))
+        turns = {1: 0, 6: -1, 8: 1}[orientation]
+        scale = 257 if pixels.dtype == np.uint16 else 1
+        expected = np.rot90(pixels[..., :3], turns)
+        np.testing.assert_array_equal(np.rint(found.astype(np.float64) * scale), expected)
+
+
+@pytest.mark.parametrize("first", range(8))
+def test_pages_of_all_modes_and_sizes_stand_in_one_tiff(tmp_path, first):
+    pages = [
+        palette(),
+        Image.fromarray(GREY > 99),
+        Image.fromarray(GREY16[:4]),
+        Image.fromarray(RGB[:, :6]),
+        Image.fromarray(GREY),
+        Image.fromarray(np.dstack([RGB, GREY])),
+        grey_alpha(),
+        cmyk(),
+    ]
+    pages = pages[first:] + pages[:first]
+    path, single = tmp_path / "many.tif", tmp_path / "single.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert count_frames(str(path)) == len(pages)
+    for number, page in enumerate(pages):
+        page.save(single)
+        found, expected = read_image(str(path), frame=number), read_image(str(single))
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(UserError, match="has 8 pages, and no page 8"):
+        read_image(str(path), frame=8)
 
 
 def png_of_size(side: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Read a single-frame DICOM file: its size from the header, its pixels through its own tables.
+"""Read a frame of a DICOM file: its size from the header, its pixels through its own tables.
 
 Nothing that stands in a header as text reaches a message, a log or an error: it may name a patient.
 """
@@ -16,12 +16,19 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 from PIL import Image
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
+from pydicom.filereader import read_partial
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.pixels.utils import pixel_array as decode
-from pydicom.uid import UID_dictionary
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    UID_dictionary,
+)
 
 from ..errors import UserError
 from .image_file import MAX_FILE_BYTES, check_pixel_count, undecodable
@@ -32,8 +39,14 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored")
-_OF_A_HEADER = [*_NUMBERS, "NumberOfFrames", "PhotometricInterpretation"]
+_OF_A_HEADER = {
+    "stop_before_pixels": True,
+    "specific_tags": [*_NUMBERS, "NumberOfFrames", "PhotometricInterpretation"],
+}
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PIXEL_TAG = 0x7FE00010
+_UNDEFINED = 0xFFFFFFFF  # the length of an element that ends with a mark
+_UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
 _META_START = 132
@@ -61,8 +74,22 @@ def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
         UserError: the file is damaged, holds no image, or too large a one.
     """
     with _silently(path, _DAMAGED):
-        options = {"stop_before_pixels": True, "specific_tags": _OF_A_HEADER}
-        return _header(_dataset(file, path, **options), path)
+        return _header(_dataset(file, path, **_OF_A_HEADER), path)
+
+
+def dicom_frames(file: BinaryIO, path: str) -> int:
+    """Return the number of frames of a DICOM file.
+
+    Raises:
+        UserError: see `dicom_header`; of several frames also: the pixel data hold fewer than the
+            header states, or cannot be decoded.
+    """
+    frames = dicom_header(file, path).frames
+    if frames > 1:
+        file.seek(0)
+        with _silently(path, _DAMAGED):
+            _check_frames(*_dataset_of_frames(file, path), path)
+    return frames
 
 
 def read_dicom(
@@ -88,8 +115,10 @@ def read_dicom(
             too large.
     """
     with _silently(path, _DAMAGED):
-        dataset = _dataset(file, path)
-    return dicom_pixels(dataset, path, apply_voi=apply_voi, frame=frame)
+        if frame is None:
+            return dicom_pixels(_dataset(file, path), path, apply_voi=apply_voi)
+        dataset, found = _dataset_of_frames(file, path)
+        return _pixels(dataset, found, path, apply_voi, frame)
 
 
 def dicom_pixels(
@@ -97,23 +126,40 @@ def dicom_pixels(
 ) -> StoredPixels:
     """Read the image of a DICOM dataset in memory; see `read_dicom`."""
     with _silently(path, _DAMAGED):
-        header = _header(dataset, path)
-        _check_readable(dataset, header, path, frame)
-        with _silently(path, f"its pixel data are damaged, or need another codec: {_CODECS}"):
-            pixels = decode(dataset, index=frame or 0)
-        with _silently(path, "its lookup tables, rescale values or window are unusable"):
-            if header.photometric in _GREY:
-                return _grey(dataset, pixels, header, apply_voi)
-            if header.photometric == _PALETTE:
-                pixels = apply_color_lut(pixels, dataset)
-                return StoredPixels(pixels, (0, np.iinfo(pixels.dtype).max))
-            return StoredPixels(pixels, _stored_limits(dataset, header))
+        return _pixels(dataset, _pixel_bytes(dataset), path, apply_voi, frame)
 
 
 def dataset_frames(dataset: Dataset, path: str) -> int:
-    """Return the number of frames of a DICOM dataset in memory."""
+    """Return the number of frames of a DICOM dataset in memory; see `dicom_frames`."""
     with _silently(path, _DAMAGED):
-        return _header(dataset, path).frames
+        frames = _header(dataset, path).frames
+        if frames > 1:
+            _check_frames(dataset, _pixel_bytes(dataset), path)
+        return frames
+
+
+def _pixels(
+    dataset: Dataset, found: int, path: str, apply_voi: bool, frame: int | None
+) -> StoredPixels:
+    header = _header(dataset, path)
+    if frame is not None and frame >= header.frames:
+        raise UserError(f"image {path} has {header.frames} frames, and no frame {frame}")
+    if frame is None and header.frames > 1:
+        raise UserError(
+            f"image {path} has {header.frames} frames, and only DICOM files of one frame are read; "
+            "export each frame to a file of its own"
+        )
+    if _check_readable(dataset, header, found, path):
+        _check_compressed_size(dataset, header, path, frame or 0)
+    with _silently(path, f"its pixel data are damaged, or need another codec: {_CODECS}"):
+        pixels = decode(dataset, index=frame or 0)
+    with _silently(path, "its lookup tables, rescale values or window are unusable"):
+        if header.photometric in _GREY:
+            return _grey(dataset, pixels, header, apply_voi)
+        if header.photometric == _PALETTE:
+            pixels = apply_color_lut(pixels, dataset)
+            return StoredPixels(pixels, (0, np.iinfo(pixels.dtype).max))
+        return StoredPixels(pixels, _stored_limits(dataset, header))
 
 
 @contextlib.contextmanager
@@ -148,6 +194,42 @@ def _dataset(file: BinaryIO, path: str, **options: object) -> Dataset:
     return pydicom.dcmread(file, **options)
 
 
+def _dataset_of_frames(file: BinaryIO, path: str) -> tuple[Dataset, int]:
+    """Return a dataset and how many bytes of pixel data it has.
+
+    Several uncompressed frames are not read: the element of the pixel data holds the file itself,
+    which stands where they start, and pydicom reads the one frame that it is asked for.
+    """
+    start = _dataset(file, path, **_OF_A_HEADER)
+    file.seek(0)
+    header = _header(start, path)
+    is_uncompressed = start.file_meta.get("TransferSyntaxUID") in _UNCOMPRESSED
+    # Whether YBR_FULL_422 is subsampled as it should be, pydicom only checks in memory.
+    if header.frames == 1 or not is_uncompressed or header.photometric == "YBR_FULL_422":
+        dataset = _dataset(file, path)
+        return dataset, _pixel_bytes(dataset)
+    places = []
+
+    def is_pixel_data(tag: int, vr: str | None, length: int) -> bool:
+        is_found = tag == _PIXEL_TAG and length != _UNDEFINED and vr in (None, "OB", "OW")
+        if is_found:
+            places.append((vr or "OW", file.tell(), length))
+        return is_found
+
+    dataset = read_partial(file, is_pixel_data)
+    if not places:
+        return dataset, _pixel_bytes(dataset)
+    vr, position, length = places[0]
+    found = min(length, file.seek(0, io.SEEK_END) - position)
+    file.seek(position)
+    dataset.add(DataElement(_PIXEL_TAG, vr, file))
+    return dataset, found
+
+
+def _pixel_bytes(dataset: Dataset) -> int:
+    return sum(len(dataset[name].value) for name in _PIXELS if name in dataset)
+
+
 def _check_inflated_size(file: BinaryIO, path: str) -> None:
     """Refuse a deflated file that would inflate beyond the size limit; pydicom sets none."""
     start = file.read(4096)
@@ -173,7 +255,10 @@ def _header(dataset: Dataset, path: str) -> DicomHeader:
     with _silently(path, "truncated or no image: its header has no usable size or bit depth"):
         rows, columns, samples, allocated, stored = (int(dataset[name].value) for name in _NUMBERS)
         frames = int(dataset.get("NumberOfFrames") or 1)
-        if not (rows > 0 and columns > 0 and frames > 0 and 0 < stored <= allocated <= 64):
+        is_whole = allocated == 1 or allocated % 8 == 0
+        if not (rows > 0 and columns > 0 and frames > 0 and is_whole):
+            raise ValueError
+        if not 0 < stored <= allocated <= 64:
             raise ValueError
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in (*_GREY, _PALETTE, *_COLOUR):
@@ -181,19 +266,12 @@ def _header(dataset: Dataset, path: str) -> DicomHeader:
         raise undecodable(path, f"its photometric interpretation is none of {kinds}")
     if (samples == 3) != (photometric in _COLOUR) or samples not in (1, 3):
         raise undecodable(path, f"{samples} samples a pixel do not suit {photometric}")
-    check_pixel_count(path, rows * frames, columns)
+    check_pixel_count(path, rows, columns)
     return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric)
 
 
-def _check_readable(dataset: Dataset, header: DicomHeader, path: str, frame: int | None) -> None:
-    """Refuse what is no single image, lacks its data or its codec, or lies about its size."""
-    if frame is not None and frame >= header.frames:
-        raise UserError(f"image {path} has {header.frames} frames, and no frame {frame}")
-    if frame is None and header.frames > 1:
-        raise UserError(
-            f"image {path} has {header.frames} frames, and only DICOM files of one frame are read; "
-            "export each frame to a file of its own"
-        )
+def _check_readable(dataset: Dataset, header: DicomHeader, found: int, path: str) -> bool:
+    """Refuse what lacks its data or its codec; tell whether the frames are compressed."""
     if not any(name in dataset for name in _PIXELS):
         raise undecodable(path, "truncated or no image: it has no pixel data")
     with _silently(path, "its header names no transfer syntax that pydicom knows"):
@@ -205,13 +283,30 @@ def _check_readable(dataset: Dataset, header: DicomHeader, path: str, frame: int
             f"image {path} is compressed as {UID_dictionary[syntax][0]}, which no installed "
             f"codec reads; {_CODECS}"
         )
-    if encapsulated:
-        _check_compressed_size(dataset, header, path, frame or 0)
-    elif "PixelData" in dataset:
-        found, expected = len(dataset.PixelData), get_expected_length(dataset)
-        if found < expected:
-            reason = f"truncated: {found:,} of {expected:,} bytes of pixel data"
-            raise undecodable(path, reason)
+    expected = 0 if encapsulated else get_expected_length(dataset)
+    if found < expected:
+        if header.frames > 1:
+            raise _too_few_frames(path, header.frames, found * header.frames // expected)
+        reason = f"truncated: {found:,} of {expected:,} bytes of pixel data"
+        raise undecodable(path, reason)
+    return encapsulated
+
+
+def _check_frames(dataset: Dataset, found: int, path: str) -> None:
+    """Refuse a dataset whose pixel data cannot hold as many frames as its header states."""
+    header = _header(dataset, path)
+    if not _check_readable(dataset, header, found, path):
+        return
+    encoded = io.BytesIO(dataset.PixelData)
+    parse_basic_offsets(encoded)
+    fragments, _ = parse_fragments(encoded)  # every frame starts with a fragment of its own
+    if fragments < header.frames:
+        raise _too_few_frames(path, header.frames, fragments)
+
+
+def _too_few_frames(path: str, stated: int, held: int) -> UserError:
+    reason = f"its header states {stated:,} frames, and its pixel data hold {held:,}"
+    return undecodable(path, reason)
 
 
 def _check_compressed_size(dataset: Dataset, header: DicomHeader, path: str, frame: int) -> None:

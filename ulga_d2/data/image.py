@@ -22,7 +22,7 @@ from .image_file import (
     open_image_file,
     undecodable,
 )
-from .image_header import ImageFacts, image_size, own_pixel_limit, read_header
+from .image_header import image_size, own_pixel_limit, read_header
 from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
 from .shared_switch import SharedSwitch
 
@@ -30,8 +30,8 @@ __all__ = ["count_frames", "from_stored", "image_size", "read_image"]
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
-
-
+# What a TIFF says in its first bytes when its offsets have 64 bits.
+_BIG_TIFF = 43
 ANIMATED = ("GIF", "PNG", "WEBP")
 
 
@@ -73,14 +73,14 @@ def count_frames(path: str) -> int:
     """Return how many frames (DICOM) or pages (TIFF) a file has; 1 for all other kinds.
 
     Raises:
-        UserError: the file cannot be read, or is an animation.
+        UserError: the file cannot be read, holds fewer frames than it states, or is an animation.
     """
     with open_image_file(path) as file:
         kind = kind_of(file)
         if kind == DICOM:
-            from .dicom import dicom_header
+            from .dicom import dicom_frames
 
-            return dicom_header(file, path).frames
+            return dicom_frames(file, path)
         if kind == MATLAB:
             return 1
         facts = read_header(file, path)
@@ -119,12 +119,15 @@ def _read_matlab(path: str) -> StoredPixels:
     return StoredPixels(pixels, (float(pixels.min()), float(pixels.max())))
 
 
-def _read_picture(file: BinaryIO, path: str, frame: int) -> StoredPixels:
+def _read_picture(file: BinaryIO, path: str, page: int) -> StoredPixels:
     data = file.read()
     file.seek(0)
     facts = read_header(file, path)
-    if frame:
-        return _read_page(data, path, frame, facts)
+    if page:
+        if page >= facts.frames or facts.format != "TIFF":
+            raise UserError(f"image {path} has {facts.frames} pages, and no page {page}")
+        data = _from_page(data, page, path)
+        facts = read_header(io.BytesIO(data), path)
     reason = missing_end(data)
     if reason:
         raise undecodable(path, reason)
@@ -139,37 +142,33 @@ def _read_picture(file: BinaryIO, path: str, frame: int) -> StoredPixels:
     return StoredPixels(upright, declared_limits(pixels.dtype))
 
 
-def _read_page(data: bytes, path: str, page: int, facts: ImageFacts) -> StoredPixels:
-    """Return a page of a TIFF, which keeps its orientation and depth for itself."""
-    if page >= facts.frames or facts.format != "TIFF":
-        raise UserError(f"image {path} has {facts.frames} pages, and no page {page}")
-    with own_pixel_limit, Image.open(io.BytesIO(data)) as image:
-        try:
-            image.seek(page)
-            check_pixel_count(path, image.height, image.width)
-            is_deep = max(image.tag_v2.get(258, (1,))) > 8
-            mode = image.mode
-        except UserError:
-            raise
-        except Exception as error:  # damaged data raise anything
-            raise undecodable(path, error) from None
-    if not is_deep and mode != "L":
-        pixels = _decode_with_pillow(data, path, page)
-    else:
-        pixels = _decode_with_opencv(data, path, page)
-    return StoredPixels(_without_alpha(pixels), declared_limits(pixels.dtype))
+def _from_page(data: bytes, page: int, path: str) -> bytes:
+    """Return a TIFF that starts with the given page, so that every page is decoded as the first.
+
+    Pages are a chain: the file's start says where the first lies, and each where the next does.
+    """
+    order = "little" if data.startswith(b"II") else "big"
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(data[start : start + size], order)
+
+    is_big = number(2, 2) == _BIG_TIFF
+    link, size, count_size, entry_size = (8, 8, 8, 20) if is_big else (4, 4, 2, 12)
+    first, place = link, number(link, size)
+    for _ in range(page):
+        link = place + count_size + entry_size * number(place, count_size)
+        place = number(link, size)
+        if not 0 < place < len(data):
+            raise undecodable(path, "its chain of pages is damaged")
+    return data[:first] + place.to_bytes(size, order) + data[first + size :]
 
 
-def _decode_with_opencv(data: bytes, path: str, page: int = 0) -> np.ndarray:
+def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
     """Return grey, RGB or RGBA at the stored depth."""
     buffer = np.frombuffer(data, np.uint8)
     with _quiet_opencv:
         try:
-            if page:
-                _, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
-                pixels = pages[0] if pages else None
-            else:
-                pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+            pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise undecodable(path, error.err or "OpenCV refuses it") from None
     if pixels is None:
@@ -180,12 +179,11 @@ def _decode_with_opencv(data: bytes, path: str, page: int = 0) -> np.ndarray:
     return cv2.cvtColor(pixels, to_rgb)
 
 
-def _decode_with_pillow(data: bytes, path: str, page: int = 0) -> np.ndarray:
+def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
     """Return RGB or RGBA of 8 bits."""
     try:
         with own_pixel_limit:
             image = Image.open(io.BytesIO(data))
-            image.seek(page)
             return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except Exception as error:  # damaged data raise anything
         raise undecodable(path, error) from None

@@ -40,7 +40,7 @@ def open_image_file(path: str) -> BinaryIO:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"image {path} cannot be opened: {reason}; restore the file or remove its annotation"
+            f"image {path} cannot be opened: {reason}; restore the file or leave it out"
         ) from None
     if size > MAX_FILE_BYTES:
         file.close()
@@ -78,8 +78,7 @@ def check_pixel_count(path: str, height: int, width: int) -> None:
 def undecodable(path: str, reason: object) -> UserError:
     """Return the error for a file that is there but is no usable image."""
     return UserError(
-        f"image {path} cannot be decoded ({reason}); fetch the file again, or remove it together "
-        "with its annotation"
+        f"image {path} cannot be decoded ({reason}); fetch the file again, or leave it out"
     )
 
 
