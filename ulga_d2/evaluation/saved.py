@@ -128,8 +128,8 @@ def read_results(
     predictions = _read_list(path)
     meta = _read_meta(path)
     if meta is not None:
-        _use_image_ids(predictions, path, match_images(meta["images"], records, _meta_path(path)))
         numbers = _numbers_by_name(meta, path, class_names)
+        _use_image_ids(predictions, path, match_images(meta["images"], records, _meta_path(path)))
         source = f"the ids in {_meta_path(path).name}"
         if numbering is not None:
             logger.info("%s: --category-ids has no effect, classes go by %s", path, source)
