@@ -86,6 +86,6 @@ def test_what_cannot_be_compared_is_refused_with_a_cure(files, words, message, c
     assert message in capsys.readouterr().err
 
 
-def test_a_data_set_with_several_splits_is_refused_with_their_names(files, capsys):
+def test_a_dataset_with_several_splits_is_refused_with_their_names(files, capsys):
     assert ulga_compare(files["bad"], "--", files["good"], "--dataset", "brain_tumor") == 2
     assert "name one of brain_tumor_train, brain_tumor_val" in capsys.readouterr().err

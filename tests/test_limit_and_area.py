@@ -106,7 +106,7 @@ def test_every_matcher_follows_the_limit(tmp_path, limit):
     (tmp_path / "found.json").write_text(json.dumps(near_misses(content)))
     own = write_dataset(tmp_path, {"val": content})
     records = load_custom(own, "val").records
-    found = read_results(tmp_path / "found.json", NAMES, IDS)
+    found = read_results(tmp_path / "found.json", records, NAMES, IDS)
     values = detection_metrics(records, found, NAMES, max_detections=limit).values
     oracle = plain_pycocotools(tmp_path / "val.json", tmp_path / "found.json", limit)
     assert {name: values[name] for name in oracle} == pytest.approx(oracle, abs=1e-9)
@@ -256,7 +256,7 @@ def test_metrics_by_size_go_by_the_stated_area_as_in_pycocotools(tmp_path, seed)
     (tmp_path / "found.json").write_text(json.dumps(near_misses(content, seed)))
     own = write_dataset(tmp_path, {"val": content})
     records = load_custom(own, "val").records
-    found = read_results(tmp_path / "found.json", NAMES, IDS)
+    found = read_results(tmp_path / "found.json", records, NAMES, IDS)
     values = detection_metrics(records, found, NAMES).values
     oracle = plain_pycocotools(tmp_path / "val.json", tmp_path / "found.json")
     assert {name: values[name] for name in oracle} == pytest.approx(oracle, abs=1e-9)

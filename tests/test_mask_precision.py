@@ -14,6 +14,8 @@ from pycocotools.cocoeval import COCOeval
 
 from ulga_d2.evaluation.detection import DetectionEvaluator
 from ulga_d2.evaluation.mask_precision import encode_mask, mask_metrics
+from ulga_d2.inference.detector import _to_instances, to_found
+from ulga_d2.inference.views import View
 
 CLASSES = ["pupfish", "gecko"]
 HEIGHT, WIDTH = 60, 80
@@ -117,16 +119,35 @@ def test_figures_of_masks_are_pycocotools_own(seed, stated, tmp_path):
         assert (-1 if value is None else value / 100) == pytest.approx(expected, abs=1e-12)
 
 
-def test_an_evaluator_scores_the_masks_it_is_shown_and_writes_them(tmp_path):
+def to_instances(found: list, *, merged: bool) -> Instances:
+    """Return found masks as a model gives them, or as merged views do."""
+    instances = Instances((HEIGHT, WIDTH))
+    boxes = [box_of(mask) for mask, _, _ in found]
+    instances.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
+    instances.scores = torch.tensor([score for _, _, score in found])
+    instances.pred_classes = torch.tensor([category for _, category, _ in found])
+    masks = [torch.tensor(mask) for mask, _, _ in found]
+    if not merged:
+        instances.pred_masks = torch.stack(masks)
+    elif found:  # merged views without detections have no masks at all
+        view = View(torch.zeros(3, HEIGHT, WIDTH), (0, 0, WIDTH, HEIGHT))
+        instances.pred_masks = torch.stack(masks)
+        instances = _to_instances(to_found(instances, view, (HEIGHT, WIDTH)), (HEIGHT, WIDTH))
+        assert instances.has("pred_masks_rle")
+    return instances
+
+
+@pytest.mark.parametrize("merged", ["none", "all", "every second image"])
+def test_an_evaluator_scores_the_masks_it_is_shown_and_writes_them(tmp_path, merged):
     records, results, masks = scene(0)
+    if merged != "none":
+        masks[4] = []
+        results = [item for item in results if item["image_id"] != 4]
     evaluator = DetectionEvaluator("discs", records, CLASSES, str(tmp_path))
     for record in records:
-        found = masks[record["image_id"]]
-        instances = Instances((HEIGHT, WIDTH))
-        instances.pred_boxes = Boxes(torch.tensor([box_of(mask) for mask, _, _ in found]))
-        instances.scores = torch.tensor([score for _, _, score in found])
-        instances.pred_classes = torch.tensor([category for _, category, _ in found])
-        instances.pred_masks = torch.tensor(np.stack([mask for mask, _, _ in found]))
+        image = record["image_id"]
+        is_merged = merged == "all" or (merged != "none" and image % 2 == 0)
+        instances = to_instances(masks[image], merged=is_merged)
         evaluator.process([record], [{"instances": instances}])
     figures = evaluator.evaluate()
     expected = mask_metrics(records, results, CLASSES).values

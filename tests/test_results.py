@@ -28,11 +28,18 @@ from ulga_d2.engine.datasets import load_run_data
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
 from ulga_d2.evaluation.detection import DetectionEvaluator
-from ulga_d2.evaluation.saved import common_limit, read_results, write_results
+from ulga_d2.evaluation.images import image_entries
+from ulga_d2.evaluation.saved import (
+    common_limit,
+    find_predictions,
+    read_results,
+    write_results,
+)
 from ulga_d2.evaluation.summary import mix_up_warning
 from ulga_d2.weights.checkpoint import load_checkpoint
 
 NAMES, IDS = tuple(CATEGORIES.values()), tuple(CATEGORIES)
+RECORDS = [{"image_id": 1, "file_name": "a.png", "height": 9, "width": 9, "annotations": []}]
 
 
 def result(category: object, **changes: object) -> dict:
@@ -168,13 +175,13 @@ def test_the_best_metric_is_called_by_the_limit(own_run, tmp_path):
 )
 def test_ids_that_fit_one_numbering_are_read_by_it(tmp_path, categories, numbers):
     path = written(tmp_path / "a.json", *categories)
-    assert ids_in(read_results(path, NAMES, IDS)) == numbers
+    assert ids_in(read_results(path, RECORDS, NAMES, IDS)) == numbers
 
 
 def test_where_both_numberings_fit_the_datasets_own_is_taken_and_said(tmp_path, caplog):
     path = written(tmp_path / "a.json", 1, 2)
     with caplog.at_level(logging.INFO, "ulga_d2"):
-        assert ids_in(read_results(path, NAMES, (1, 2, 3))) == [0, 1]
+        assert ids_in(read_results(path, RECORDS, NAMES, (1, 2, 3))) == [0, 1]
     assert len(caplog.records) == 1
     assert "taken as the dataset's own (1, 2, 3), though both numberings fit" in caplog.text
 
@@ -182,22 +189,22 @@ def test_where_both_numberings_fit_the_datasets_own_is_taken_and_said(tmp_path, 
 @pytest.mark.parametrize("place", ["predictions.json", "inference/own_val/predictions.json"])
 def test_in_a_run_folder_of_an_older_version_ids_count_from_zero(tmp_path, place):
     path = written(run_folder(tmp_path / "run") / place, 1, 2)
-    assert ids_in(read_results(path, NAMES, (1, 2, 3))) == [1, 2]
+    assert ids_in(read_results(path, RECORDS, NAMES, (1, 2, 3))) == [1, 2]
     foreign = written(tmp_path / "run" / "other_tool.json", 1, 2)
-    assert ids_in(read_results(foreign, NAMES, (1, 2, 3))) == [0, 1]
+    assert ids_in(read_results(foreign, RECORDS, NAMES, (1, 2, 3))) == [0, 1]
 
 
 def test_the_flag_overrides_what_the_ids_say(tmp_path):
     path = written(tmp_path / "a.json", 1, 2)
-    assert ids_in(read_results(path, NAMES, (1, 2, 3), numbering="contiguous")) == [1, 2]
+    assert ids_in(read_results(path, RECORDS, NAMES, (1, 2, 3), numbering="contiguous")) == [1, 2]
     with pytest.raises(UserError, match=r"number 1: category_id 1 is none of the dataset's ids: 3"):
-        read_results(path, NAMES, IDS, numbering="dataset")
+        read_results(path, RECORDS, NAMES, IDS, numbering="dataset")
 
 
 def test_a_dataset_whose_ids_count_from_zero_has_one_numbering(tmp_path, caplog):
     path = written(run_folder(tmp_path / "run") / "predictions.json", 1, 2)
     with caplog.at_level(logging.INFO, "ulga_d2"):
-        assert ids_in(read_results(path, NAMES, (0, 1, 2))) == [1, 2]
+        assert ids_in(read_results(path, RECORDS, NAMES, (0, 1, 2))) == [1, 2]
     assert not caplog.records
 
 
@@ -205,22 +212,25 @@ def test_a_dataset_whose_ids_count_from_zero_has_one_numbering(tmp_path, caplog)
 def test_a_category_id_that_is_no_whole_number_is_refused(tmp_path, category):
     path = written(tmp_path / "a.json", 3, category)
     with pytest.raises(UserError, match=r"prediction number 2: category_id .* is none of"):
-        read_results(path, NAMES, IDS)
+        read_results(path, RECORDS, NAMES, IDS)
 
 
 def test_ids_that_fit_no_numbering_are_refused_with_both(tmp_path):
     path = written(tmp_path / "a.json", 0, 12)
     message = r"ids 0, 12, which are neither the dataset's \(3, 7, 12\) nor 0 to 2"
     with pytest.raises(UserError, match=message):
-        read_results(path, NAMES, IDS)
+        read_results(path, RECORDS, NAMES, IDS)
 
 
 # the file beside it
 
 
-def sidecar(folder: Path, categories: dict[int, str], predictions: list[dict]) -> Path:
-    info = {"max_detections": 250}
-    write_results(folder, predictions, images=[], categories=categories.items(), info=info)
+def sidecar(
+    folder: Path, categories: dict[int, str], predictions: list[dict], limit: int | None = 250
+) -> Path:
+    info = {"max_detections": limit}
+    images = image_entries(RECORDS)
+    write_results(folder, predictions, images=images, categories=categories.items(), info=info)
     return folder / "predictions.json"
 
 
@@ -229,27 +239,35 @@ def test_with_a_file_beside_it_classes_are_matched_by_name(tmp_path):
     path = sidecar(tmp_path, made_with, [result(0), result(1), result(2)])
     assert ids_in(json.loads(path.read_text())) == [5, 1, 2]
     for numbering in (None, "contiguous"):
-        assert ids_in(read_results(path, NAMES, IDS, numbering=numbering)) == [2, 0, 1]
+        assert ids_in(read_results(path, RECORDS, NAMES, IDS, numbering=numbering)) == [2, 0, 1]
     packed = path.with_suffix(".json.gz")
     packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert ids_in(read_results(packed, NAMES, IDS)) == [2, 0, 1]
+    assert ids_in(read_results(packed, RECORDS, NAMES, IDS)) == [2, 0, 1]
 
 
 def test_results_of_other_classes_are_refused_with_both_lists(tmp_path):
     path = sidecar(tmp_path, {3: "ring", 7: "star", 12: "moon"}, [result(0)])
     with pytest.raises(UserError, match=r"(?s)other classes .*'moon'.*'solid'"):
-        read_results(path, NAMES, IDS)
+        read_results(path, RECORDS, NAMES, IDS)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", "{}", '{"categories": [{"id": 1}], "info": {}}', '{"categories": [], "info": 3}'],
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"images": [], "categories": [{"id": 1}], "info": {}}',
+        '{"images": [], "categories": [], "info": 3}',
+        '{"categories": [], "info": {}}',
+        '{"images": [{"id": 1}], "categories": [], "info": {}}',
+    ],
 )
 def test_a_damaged_file_beside_it_is_refused(tmp_path, text):
     path = sidecar(tmp_path, CATEGORIES, [result(0)])
     (tmp_path / "predictions_meta.json").write_text(text)
     with pytest.raises(UserError, match="predictions_meta.json does not say what"):
-        read_results(path, NAMES, IDS)
+        read_results(path, RECORDS, NAMES, IDS)
 
 
 def test_the_limit_is_what_is_asked_for_or_stated(tmp_path):
@@ -260,6 +278,33 @@ def test_the_limit_is_what_is_asked_for_or_stated(tmp_path):
     assert common_limit(None, [with_file, foreign]) == 250
     assert common_limit(None, [with_file, in_run]) == 400
     assert common_limit(7, [with_file, in_run]) == 7
+
+
+def test_results_without_a_limit_of_their_own_all_count_and_the_limit_is_logged(tmp_path, caplog):
+    few = sidecar(tmp_path / "few", CATEGORIES, [result(0)] * 7, limit=None)
+    many = sidecar(tmp_path / "many", CATEGORIES, [result(0)] * 130, limit=None)
+    limited = sidecar(tmp_path / "limited", CATEGORIES, [result(0)] * 7, limit=40)
+    with caplog.at_level(logging.INFO, "ulga_d2"):
+        assert common_limit(None, [few]) == 100
+        assert common_limit(None, [limited]) == 40
+        assert common_limit(None, [few, limited, many]) == 130
+        assert common_limit(9, [many]) == 9
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split(" states")[0] for message in told] == [str(few), str(few), str(many)]
+    assert "up to 100 count" in told[0] and "up to 130 count" in told[1]
+
+
+def test_a_run_on_several_test_sets_names_the_files_to_choose_from(tmp_path):
+    run = run_folder(tmp_path / "run")
+    with pytest.raises(UserError, match="holds no detections .*--eval-only"):
+        find_predictions(run)
+    files = [written(run / "inference" / name / "predictions.json", 1) for name in ("a_val", "b")]
+    written(run / "inference" / "b" / "predictions_meta.json")
+    for folder in (run, run / "inference"):
+        with pytest.raises(UserError, match="give one of the files: ") as caught:
+            find_predictions(folder)
+        assert str(caught.value).endswith(": " + ", ".join(map(str, files)))
+    assert find_predictions(run / "inference" / "b") == files[1]
 
 
 # the datasets

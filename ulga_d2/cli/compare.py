@@ -33,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "compare",
         usage=f"{SIDES} [options]",
-        description="Compare the detections of two models on one data set: paired bootstrap and "
+        description="Compare the detections of two models on one dataset: paired bootstrap and "
         "paired permutation test over clusters of images. Several files a side are seeds, paired "
         "by their order. A is what stands before --, B what stands behind it.",
     )
@@ -90,9 +90,9 @@ def _scorer(path: Path, loaded: LoadedSplit, args: argparse.Namespace, limit: in
     from ..evaluation.saved import read_results
     from ..evaluation.summary import mix_up_warning
 
-    names = loaded.class_names
-    found = read_results(path, names, loaded.category_ids, numbering=args.category_ids)
-    match = partial(Scorer.of, loaded.records, found, names, max_detections=limit)
+    records, names = loaded.records, loaded.class_names
+    found = read_results(path, records, names, loaded.category_ids, numbering=args.category_ids)
+    match = partial(Scorer.of, records, found, names, max_detections=limit)
     scorer = match(per_class=True)
     ap = scorer.score()[0]
     if ap < 1:  # only then can they be

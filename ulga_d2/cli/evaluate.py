@@ -1,4 +1,4 @@
-"""`ulga evaluate`: the figures of saved detections, and how sure they are."""
+"""`ulga evaluate`: the metrics of saved detections, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add this subcommand's arguments."""
     parser = subparsers.add_parser(
         "evaluate",
-        description="Score saved detections on a data set: COCO's AP and AR, per class, per size "
+        description="Score saved detections on a dataset: COCO's AP and AR, per class, per size "
         "and class-agnostic, with 95 % intervals from resamples of the images (--bootstrap 0: "
         "without); FROC, the best F1 threshold, calibration and the split of errors.",
     )
@@ -39,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the figures; write what was asked for."""
+    """Print the metrics; write what was asked for."""
     from ..data.progress import with_progress
     from ..evaluation.atomic import write_atomically
     from ..evaluation.boxes import limit_warning
@@ -56,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_one_split(args.dataset)
     limit = common_limit(args.max_detections, [args.predictions])
     predictions = read_results(
-        args.predictions, loaded.class_names, loaded.category_ids, numbering=args.category_ids
+        args.predictions,
+        loaded.records,
+        loaded.class_names,
+        loaded.category_ids,
+        numbering=args.category_ids,
     )
     how = args.cluster or default_clusters(loaded.records)
     clusters = cluster_numbers(loaded.records, how)

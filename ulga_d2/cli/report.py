@@ -68,7 +68,7 @@ def _source(args: argparse.Namespace) -> Source:
 
     cfg, name, data = _test_set(args.run_dir)
     records, class_names = data.test[name], data.class_names
-    predictions = read_results(args.run_dir, class_names, data.category_ids)
+    predictions = read_results(args.run_dir, records, class_names, data.category_ids)
     how = args.cluster or default_clusters(records)
     clusters = cluster_numbers(records, how)
     found = estimate(

@@ -21,8 +21,9 @@ from ulga_d2.errors import UserError
 from .atomic import write_atomically
 from .average_precision import DetectionMetrics
 from .boxes import COCO_LIMIT, limit_warning, number_images
+from .images import image_entries
 from .mask_precision import encode_mask
-from .saved import image_entries, write_results
+from .saved import write_results
 from .summary import all_metrics, mix_up_warning
 from .table import metrics_table
 
@@ -79,7 +80,7 @@ class DetectionEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all images seen so far."""
         self.predictions: list[dict[str, Any]] = []
-        self._found: dict[int | str, Found] = {}
+        self._found: dict[int | str, ImageDetections] = {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -158,14 +159,15 @@ class DetectionEvaluator(DatasetEvaluator):
         )
 
 
-class Found(NamedTuple):
+class ImageDetections(NamedTuple):
     """What a detector found on one image: N objects.
 
     Attributes:
         boxes: (N, 4) as [x, y, width, height] in float32.
         scores: (N,).
         classes: (N,).
-        masks: run lengths of each, or None from a detector of boxes alone.
+        masks: COCO's run lengths of each; None from a detector of boxes alone, and possibly for an
+            image without objects.
     """
 
     boxes: np.ndarray
@@ -174,17 +176,19 @@ class Found(NamedTuple):
     masks: list[dict[str, Any]] | None
 
 
-def _to_arrays(instances: Instances) -> Found:
+def _to_arrays(instances: Instances) -> ImageDetections:
     boxes = instances.pred_boxes.tensor.float().cpu().numpy()
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     scores = instances.scores.float().cpu().numpy()
     masks = None
-    if instances.has("pred_masks"):
+    if instances.has("pred_masks_rle"):  # of merged views
+        masks = list(instances.pred_masks_rle)
+    elif instances.has("pred_masks"):
         masks = [encode_mask(mask) for mask in instances.pred_masks.cpu().numpy()]
-    return Found(xywh, scores, instances.pred_classes.cpu().numpy(), masks)
+    return ImageDetections(xywh, scores, instances.pred_classes.cpu().numpy(), masks)
 
 
-def _to_coco(image_id: int | str, found: Found) -> list[dict[str, Any]]:
+def _to_coco(image_id: int | str, found: ImageDetections) -> list[dict[str, Any]]:
     columns = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
     objects = [
         {"image_id": image_id, "category_id": category, "bbox": box, "score": score}

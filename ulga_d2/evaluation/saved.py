@@ -2,7 +2,7 @@
 
 `predictions.json` has the dataset's own category ids, so it can be scored with any COCO tool.
 `predictions_meta.json` says what the ids mean (images, categories) and how the detections were
-made. Inside the program category ids are contiguous from 0.
+made. Inside the program category ids are contiguous from 0, and image ids are the dataset's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gzip
 import json
 import logging
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ import yaml
 from ulga_d2.errors import UserError
 
 from .boxes import COCO_LIMIT, Prediction, Record
+from .images import check_images, is_image_id, match_images
 
 logger = logging.getLogger(__name__)
 
@@ -43,33 +44,26 @@ def find_predictions(folder: str | Path) -> Path:
     """Return where a run folder keeps its detections.
 
     Raises:
-        UserError: it keeps none.
+        UserError: it keeps none, or one for each of several test sets.
     """
     for place in PLACES:
         path = Path(folder) / place
         if path.is_file():
             return path
+    of_sets = [
+        str(path)
+        for place in (f"inference/*/{RESULTS}", f"*/{RESULTS}")
+        for path in sorted(Path(folder).glob(f"{place}*"))
+        if path.name in (RESULTS, f"{RESULTS}.gz")
+    ]
+    if of_sets:
+        raise UserError(
+            f"{folder} holds no detections of its own but these of several test sets or "
+            f"predictions; give one of the files: {_listed(of_sets)}"
+        )
     raise UserError(
         f"{folder} holds no detections ({', '.join(PLACES)}); evaluate the run with --eval-only"
     )
-
-
-def image_entries(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the images of a dataset as predictions_meta.json lists them.
-
-    File names are relative to the folder that holds all of the images.
-    """
-    files = [os.path.abspath(record["file_name"]) for record in records]
-    folder = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
-    return [
-        {
-            "id": record["image_id"],
-            "file_name": Path(os.path.relpath(file, folder)).as_posix(),
-            "height": record["height"],
-            "width": record["width"],
-        }
-        for file, record in zip(files, records, strict=True)
-    ]
 
 
 def write_results(
@@ -85,7 +79,7 @@ def write_results(
     Args:
         folder: made if missing.
         predictions: COCO's result list, with category ids contiguous from 0.
-        images: each with id, file_name, height and width; see `image_entries`.
+        images: each with id, file_name, height and width; see `images.image_entries`.
         categories: the dataset's own id and the name of each class, in the order of those ids.
         info: how the detections were made, such as max_detections, model_sha256 and settings;
             nothing that differs between two equal runs.
@@ -104,6 +98,7 @@ def write_results(
 
 def read_results(
     path: str | Path,
+    records: Sequence[Record],
     class_names: Sequence[str],
     category_ids: Sequence[int],
     *,
@@ -111,27 +106,30 @@ def read_results(
 ) -> list[dict[str, Any]]:
     """Read a result list for a dataset; category ids become contiguous from 0.
 
-    With a file beside it (predictions_meta.json) classes are matched by their names there. Without
-    one the category ids themselves decide: a list with an id that is none of the dataset's counts
+    With a file beside it (predictions_meta.json) classes and images are matched by their names
+    there, and image ids become the dataset's. Without one image ids are taken as the dataset's, and
+    the category ids themselves decide: a list with an id that is none of the dataset's counts
     from 0, and one with an id above K - 1 has the dataset's own ids. Where both are possible the
     dataset's own ids are taken, but for a file in a run folder, which an older version wrote with
     ids from 0. Which numbering was taken is logged.
 
     Args:
         path: of the file, or of a run folder.
+        records: of the dataset.
         class_names: of the dataset.
         category_ids: the dataset's own, in the same order.
         numbering: decides for a list without a file beside it.
 
     Raises:
-        UserError: a file that is missing or damaged, holds something else, has other classes, or
-            has category ids that fit neither numbering.
+        UserError: a file that is missing or damaged, holds something else, has other classes or
+            images, or has category ids that fit neither numbering.
     """
     path = _result_file(path)
     predictions = _read_list(path)
     meta = _read_meta(path)
     if meta is not None:
         numbers = _numbers_by_name(meta, path, class_names)
+        _use_image_ids(predictions, path, match_images(meta["images"], records, _meta_path(path)))
         source = f"the ids in {_meta_path(path).name}"
         if numbering is not None:
             logger.info("%s: --category-ids has no effect, classes go by %s", path, source)
@@ -153,29 +151,60 @@ def read_results(
     return predictions
 
 
+def _use_image_ids(
+    predictions: Sequence[dict[str, Any]], path: Path, image_ids: Mapping[int | str, int | str]
+) -> None:
+    """Replace the image ids of a result list, in place, by those of the dataset."""
+    for place, item in enumerate(predictions, start=1):
+        if "image_id" not in item:
+            continue  # refused, with its number, when it is scored
+        key = item["image_id"]
+        if not is_image_id(key) or key not in image_ids:
+            raise UserError(
+                f"{path}, prediction number {place}: image_id {key!r} is none of the ids in "
+                f"{_meta_path(path)}; if that file belongs to another result list, move it away"
+            )
+        item["image_id"] = image_ids[key]
+
+
 def common_limit(asked: int | None, paths: Iterable[str | Path]) -> int:
     """Return the limit of detections an image under which result lists are scored.
 
     It is the one that is asked for, else the largest that a list states (in predictions_meta.json,
-    or in the config of its run folder), else COCO's 100.
+    or in the config of its run folder), else COCO's 100. For a list that states that it has no
+    limit, the largest number of results of an image in it counts, and at least COCO's 100.
 
     Args:
         asked: by the user, or None.
         paths: of the files, or of run folders.
 
     Raises:
-        UserError: a run folder without detections, or a damaged predictions_meta.json.
+        UserError: a run folder without detections, or a damaged file.
     """
     if asked is not None:
         return asked
-    stated = [_stated_limit(_result_file(path)) for path in paths]
-    return max((limit for limit in stated if _is_id(limit) and limit > 0), default=COCO_LIMIT)
+    limits, unlimited = [], []
+    for path in map(_result_file, paths):
+        meta = _read_meta(path)
+        stated = _limit_of_run(path) if meta is None else meta["info"].get("max_detections")
+        if meta is not None and "max_detections" in meta["info"] and stated is None:
+            unlimited.append(path)
+            counts = Counter(repr(item.get("image_id")) for item in _read_list(path))
+            limits.append(max([COCO_LIMIT, *counts.values()]))
+        elif _is_id(stated) and stated > 0:
+            limits.append(stated)
+    limit = max(limits, default=COCO_LIMIT)
+    for path in unlimited:
+        logger.info(
+            "%s states no limit of detections an image: up to %d count, so that none is left out; "
+            "--max-detections overrides this",
+            path,
+            limit,
+        )
+    return limit
 
 
-def _stated_limit(path: Path) -> object:
-    meta = _read_meta(path)
-    if meta is not None:
-        return meta["info"].get("max_detections")
+def _limit_of_run(path: Path) -> object:
     return ((_run_config(path) or {}).get("TEST") or {}).get("DETECTIONS_PER_IMAGE")
 
 
@@ -210,12 +239,13 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
         fits = isinstance(found["info"], dict) and all(_is_id(key) for key, _ in categories)
         if not fits or len(dict(categories)) < len(categories):
             raise ValueError("'categories' must be a list of unique ids with names, 'info' a dict")
+        check_images(found["images"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{meta_path} does not say what {path.name} beside it holds ({error}); repair it, or "
-            "move it away so that --category-ids decides"
+            "move it away: image ids must be the dataset's then, and --category-ids decides"
         ) from None
     return found
 
@@ -281,7 +311,7 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _listed(ids: Iterable[int]) -> str:
+def _listed(ids: Iterable[int | str]) -> str:
     ids = list(ids)
     shown = ", ".join(map(str, ids[:10]))
     return f"{shown}, ... ({len(ids)} in all)" if len(ids) > 10 else shown

@@ -170,7 +170,7 @@ def _compared(
         [
             Scorer.of(
                 records,
-                read_results(execution.folder(cell), data.class_names, data.category_ids),
+                read_results(execution.folder(cell), records, data.class_names, data.category_ids),
                 data.class_names,
                 agnostic=True,
                 max_detections=limit,
