@@ -37,6 +37,7 @@ from ulga_d2.evaluation.saved import (
 )
 from ulga_d2.evaluation.summary import mix_up_warning
 from ulga_d2.weights.checkpoint import load_checkpoint
+from ulga_d2.weights.digest import weights_sha256
 
 NAMES, IDS = tuple(CATEGORIES.values()), tuple(CATEGORIES)
 RECORDS = [{"image_id": 1, "file_name": "a.png", "height": 9, "width": 9, "annotations": []}]
@@ -121,7 +122,7 @@ def test_evaluating_a_checkpoint_states_its_fingerprint(own_run, tmp_path):
     options = {"DATASETS__CUSTOM": data / "own.yaml", "MODEL__WEIGHTS": weights}
     main(tiny_args(tmp_path, eval_only=True, DATASETS__TEST="('own_val',)", **options))
     meta = json.loads((tmp_path / "inference" / "predictions_meta.json").read_text())
-    assert meta["info"]["model_sha256"] == load_checkpoint(weights)["sha256"]
+    assert meta["info"]["model_sha256"] == weights_sha256(load_checkpoint(weights)["model"])
 
 
 def test_a_run_is_scored_again_with_its_own_limit_and_reported(own_run, tmp_path, capsys):

@@ -11,14 +11,14 @@ LEAST = 100  # draws, below which the ends of an interval are noise
 
 
 def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add the data set that saved detections belong to, and the file that figures go to."""
+    """Add the dataset that saved detections belong to, and the file that metrics go to."""
     parser.add_argument(
         "--dataset",
         required=True,
         metavar="NAME",
-        help="such as brain_tumor_val; of an own data set config.yaml:mine_val",
+        help="such as brain_tumor_val; of a custom dataset config.yaml:mine_val",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics as JSON")
     parser.add_argument(
         "--max-detections",
         type=int,
