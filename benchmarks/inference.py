@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--config", action="append", help=f"default: {' '.join(CONFIGS)}")
     parser.add_argument("--images", type=int, default=300, help="of all rounds together")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--what", nargs="+", default=["json", "images", "tiles"])
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, {args.images} images in {args.rounds} rounds\n")
@@ -55,13 +56,13 @@ def _measure(config: str, folder: Path, args: argparse.Namespace) -> None:
     _write_images(folder / "large", large, int(side * (1 + 0.8 * (tiles_a_side - 1))))
     options = {"batch_size": args.batch, "score": SCORE, "max_detections": 30}
     predictor = Predictor(checkpoint, **options)
-    rows = [
-        ("--save json", predictor, folder / "images", ("json",)),
-        ("--save images", predictor, folder / "images", ("images",)),
-        ("tiles, --save json", Predictor(checkpoint, tile=side, **options), folder / "large",
-         ("json",)),
-    ]  # fmt: skip
-    for what, one, images, kinds in rows:
+    tiled = Predictor(checkpoint, tile=side, **options)
+    rows = {
+        "json": ("--save json", predictor, folder / "images", ("json",)),
+        "images": ("--save images", predictor, folder / "images", ("images",)),
+        "tiles": ("tiles, --save json", tiled, folder / "large", ("json",)),
+    }
+    for what, one, images, kinds in (rows[name] for name in args.what):
         bare, views = _bare(one, images)
         candidates = {"bare": bare, "predict": _command(one, images, folder / "out", kinds)}
         times = take_turns(candidates, args.rounds)
