@@ -69,7 +69,12 @@ def header(paragraphs: Sequence[Sequence[tuple[str, Color]]], width: int) -> np.
     return canvas
 
 
-def png(picture: np.ndarray) -> bytes:
-    """Return an RGB picture as the bytes of a PNG file."""
+def png(picture: np.ndarray, compression: int = 9) -> bytes:
+    """Return an RGB picture as the bytes of a PNG file.
+
+    Args:
+        picture: (H, W, 3) RGB, uint8.
+        compression: 0 (quick) to 9 (small).
+    """
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+    return cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, compression])[1].tobytes()

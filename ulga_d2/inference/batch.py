@@ -362,8 +362,7 @@ def _write(
         if IMAGES in job.kinds:
             save_annotated(job.out / IMAGES / names.stem(name), prediction.image, found)
         if number in _cells(len(job.files)) and int(frame or 0) == 0:
-            cell = cv2.cvtColor(contact_cell(prediction.image, found, name), cv2.COLOR_RGB2BGR)
-            data = cv2.imencode(".png", cell, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+            data = png(contact_cell(prediction.image, found, name), compression=1)
             write_atomically(str(_cell_path(job.out, number)), data)
     part.write((json.dumps(line) + "\n").encode())
 
@@ -548,7 +547,7 @@ def _write_contact_sheet(out: Path, count: int) -> None:
         cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths if path.is_file()
     ]
     if cells:
-        write_atomically(str(out / CONTACT_SHEET), png(contact_sheet(cells)))
+        write_atomically(str(out / CONTACT_SHEET), png(contact_sheet(cells), compression=2))
 
 
 def closing_line(totals: Totals, images: int, seconds: float, out: Path) -> str:
