@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from ulga_d2.evaluation.detection import DetectionEvaluator
 from ulga_d2.evaluation.mask_precision import encode_mask, mask_metrics
-from ulga_d2.inference.detector import _to_instances, to_found
+from ulga_d2.inference.detector import _to_instances, to_raw
 from ulga_d2.inference.views import View
 
 CLASSES = ["pupfish", "gecko"]
@@ -132,7 +132,7 @@ def to_instances(found: list, *, merged: bool) -> Instances:
     elif found:  # merged views without detections have no masks at all
         view = View(torch.zeros(3, HEIGHT, WIDTH), (0, 0, WIDTH, HEIGHT))
         instances.pred_masks = torch.stack(masks)
-        instances = _to_instances(to_found(instances, view, (HEIGHT, WIDTH)), (HEIGHT, WIDTH))
+        instances = _to_instances(to_raw(instances, view, (HEIGHT, WIDTH)), (HEIGHT, WIDTH))
         assert instances.has("pred_masks_rle")
     return instances
 
