@@ -58,14 +58,23 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def own_log_handlers() -> Iterator[None]:
-    """Remove the log handlers that a command has set up: they write to the test's own stderr."""
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    """Remove what runs and commands before have set up: it writes to an stderr that is closed."""
+    _remove_log_handlers()
     yield
+    _remove_log_handlers()
+
+
+def _remove_log_handlers() -> None:
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
     for handler in root.handlers[:]:
-        if handler not in before:
+        if type(handler) is logging.StreamHandler:  # pytest's own are of other kinds
             root.removeHandler(handler)
-    root.setLevel(level)
+    for name in ("ulga_d2", "detectron2", "fvcore"):  # see engine/run_folder.py
+        logger = logging.getLogger(name)
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(autouse=True)
