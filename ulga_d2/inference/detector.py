@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
-from pycocotools import mask as run_lengths
 from torch import nn
 
+from ..evaluation.mask_precision import encode_mask
 from .merge import merge_augmented, merge_tiles
 from .views import RawDetections, Region, View
 
@@ -137,8 +137,7 @@ def _placed(mask: np.ndarray, view: View, size: Size) -> dict[str, Any]:
     x0, y0, x1, y1 = view.region
     whole = np.zeros(size, np.uint8, order="F")
     whole[y0:y1, x0:x1] = mask[:, ::-1] if view.flipped else mask
-    encoded = run_lengths.encode(whole)
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+    return encode_mask(whole)
 
 
 def _to_instances(found: RawDetections, size: Size) -> Instances:
