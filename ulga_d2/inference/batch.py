@@ -226,7 +226,8 @@ def _run_blocks(
         while current < prediction.number:
             _end_file(part, numbers[current] in last_of_block)
             current += 1
-        _write(part, job, names, numbers[current], prediction)
+        number = numbers[current]
+        _write(part, job, names, number, prediction, is_shown=number in cells)
         report(prediction)
     while current < len(numbers):
         _end_file(part, numbers[current] in last_of_block)
@@ -314,13 +315,13 @@ def _other_job(out: Path, before: dict[str, Any], now: dict[str, Any]) -> UserEr
     """Return the error for a job that differs from the one that an output was begun with."""
     lists = {"files": "list of images", "skipped": "list of images", "categories": "classes"}
     settings = {"block": "--batch", "kinds": "--save", "every": "--every"}
-    told = {name: None for key, name in lists.items() if before.get(key) != now[key]}
+    differing = {name: None for key, name in lists.items() if before.get(key) != now[key]}
     pairs = {name: (before.get(key), now[key]) for key, name in settings.items()}
     old = before.get("info", {})
     pairs.update({key: (old.get(key), value) for key, value in now["info"].items()})
-    told.update({f"{key} ({a}, now {b})": None for key, (a, b) in pairs.items() if a != b})
+    differing.update({f"{key} ({a}, now {b})": None for key, (a, b) in pairs.items() if a != b})
     return UserError(
-        f"--resume: {out} was begun with another {', '.join(told)}; give the same command, or "
+        f"--resume: {out} was begun with another {', '.join(differing)}; give the same command, or "
         "--overwrite"
     )
 
@@ -337,7 +338,13 @@ def _complete_blocks(part: BinaryIO) -> int:
 
 
 def _write(
-    part: BinaryIO, job: Job, names: OutputNames, number: int, prediction: Prediction
+    part: BinaryIO,
+    job: Job,
+    names: OutputNames,
+    number: int,
+    prediction: Prediction,
+    *,
+    is_shown: bool,
 ) -> None:
     file = job.files[number]
     frame = prediction.source.removeprefix(file.path).removeprefix("#")
@@ -361,7 +368,7 @@ def _write(
         }
         if IMAGES in job.kinds:
             save_annotated(job.out / IMAGES / names.stem(name), prediction.image, found)
-        if number in _cells(len(job.files)) and int(frame or 0) == 0:
+        if is_shown and int(frame or 0) == 0:
             data = png(contact_cell(prediction.image, found, name), compression=1)
             write_atomically(str(_cell_path(job.out, number)), data)
     part.write((json.dumps(line) + "\n").encode())

@@ -31,12 +31,17 @@ def build_seeded_model(cfg: CfgNode) -> nn.Module:
     return model
 
 
+def scoring_head(cfg: CfgNode) -> str:
+    """Return the name of the node under MODEL of the head that scores detections."""
+    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+
+
 def box_settings(cfg: CfgNode) -> dict[str, Any]:
     """Return the settings that change a trained detector's boxes, by their keys.
 
     TEST.DETECTIONS_PER_IMAGE is not among them: result files state it as max_detections.
     """
-    head = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    head = scoring_head(cfg)
     keys = ["INPUT.SQUARE_SIZE", "INPUT.INTENSITY", "INPUT.INTENSITY_RANGE"]
     keys += [f"MODEL.{head}.SCORE_THRESH_TEST", f"MODEL.{head}.NMS_THRESH_TEST"]
     keys += ["MODEL.RETINANET.TOPK_CANDIDATES_TEST"] * (head == "RETINANET")

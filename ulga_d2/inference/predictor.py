@@ -21,6 +21,7 @@ from .detections import Category, Detections
 from .detector import Detector, to_raw
 from .inputs import INPUTS, ImageInput, check_value_range, is_one_image, open_input
 from .load import load_model
+from .model import scoring_head
 from .preprocess import build_preprocessing
 from .views import View
 
@@ -299,7 +300,8 @@ class Predictor:
 
     def _choose_threshold(self) -> float:
         """Return the lowest score, and have the model keep detections down to it."""
-        own = _head(self.loaded.cfg).SCORE_THRESH_TEST
+        cfg = self.loaded.cfg
+        own = cfg.MODEL[scoring_head(cfg)].SCORE_THRESH_TEST
         score = self.options.score
         if score is None:
             return own
@@ -333,7 +335,7 @@ def build_detector(
         half_precision: compute in bfloat16.
         is_limited: TEST.DETECTIONS_PER_IMAGE holds for a whole image; else for each of its tiles.
     """
-    head = _head(cfg)
+    head = cfg.MODEL[scoring_head(cfg)]
     return Detector(
         model,
         batch_size=batch_size,
@@ -369,13 +371,6 @@ def _iterator(inputs: Any) -> Iterator[Any]:
         return iter(inputs)
     except TypeError:
         raise fault from None
-
-
-def _head(cfg: Any) -> Any:
-    """Return the config node of the head that scores detections."""
-    return (
-        cfg.MODEL.RETINANET if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else cfg.MODEL.ROI_HEADS
-    )
 
 
 def _lower_threshold(model: torch.nn.Module, score: float) -> None:
