@@ -24,13 +24,13 @@ from .custom_file import CustomFile, read_custom_file
 from .formats.coco import read_coco
 from .formats.coco_file import parse_coco
 from .formats.csv_boxes import csv_class_names, read_csv
-from .formats.files import READABLE_SUFFIXES
+from .formats.files import walk_folder
 from .formats.via import read_via, via_class_names
 from .formats.voc import read_image_set, read_voc, voc_class_names
 from .formats.yolo import read_yolo_labels
 from .patterns import first_groups
 from .record import LoadedSplit
-from .report import DataReport, Faults
+from .report import Faults
 
 
 def custom_splits(yaml_file: Path) -> tuple[str, tuple[str, ...]]:
@@ -71,8 +71,8 @@ def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
     own = read_custom_file(yaml_file)
     loaded = _READERS[own.format](own, _paths_of(own, split))
     images = own.splits[split]["images"]
-    if sum(paths["images"] == images for paths in own.splits.values()) == 1:
-        _note_unused(images, loaded.records, loaded.report)
+    if own.format != "yolo":  # whose reader walks the folder itself
+        _note_unread(own, images, loaded)
     if own.patient is None:
         return loaded
     records = _with_patients(loaded.records, images, own.patient, yaml_file)
@@ -135,14 +135,18 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     return names
 
 
-def _note_unused(images: Path, records: list[dict], report: DataReport) -> None:
-    used = {os.path.abspath(record["file_name"]) for record in records}
-    for parent, _, names in os.walk(images):
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            is_image = os.path.splitext(name)[1].lower() in READABLE_SUFFIXES
-            if is_image and not name.startswith(".") and os.path.abspath(path) not in used:
-                report.note("images in the folder that the split does not use", path)
+def _note_unread(own: CustomFile, images: Path, loaded: LoadedSplit) -> None:
+    """Note what the folder of images holds besides the images of the split."""
+    walk = walk_folder(images)
+    found = walk.images()
+    described = [path for paths in own.splits.values() for path in paths.values()]
+    walk.note_unread([*found, *described], loaded.report)
+    if sum(paths["images"] == images for paths in own.splits.values()) > 1:
+        return
+    used = {os.path.abspath(record["file_name"]) for record in loaded.records}
+    for path in found:
+        if os.path.abspath(path) not in used:
+            loaded.report.note("images in the folder that the split does not use", str(path))
 
 
 def _with_patients(

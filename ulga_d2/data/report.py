@@ -65,9 +65,9 @@ class DataReport:
         boxes = self.found_boxes - self.boxes.total() - self.dropped_boxes
         return f"{images} images and {boxes} boxes unaccounted for" if images or boxes else None
 
-    def note(self, reason: str, place: str) -> None:
+    def note(self, reason: str, place: str, count: int = 1) -> None:
         """Count what was mended or merely seen; the first places of each reason keep their name."""
-        self.reasons[reason] += 1
+        self.reasons[reason] += count
         places = self.places.setdefault(reason, [])
         if len(places) < KEPT_PLACES:
             places.append(shortened(place))

@@ -74,7 +74,7 @@ def read_voc(
     Raises:
         UserError: a fault in the structure, with file and cure.
     """
-    paths = files_by_stem(annotation_dir, frozenset([".xml"]))
+    paths = files_by_stem(annotation_dir, [".xml"])
     if not paths:
         raise UserError(f"{annotation_dir} holds no XML files; name the folder of the annotations")
     class_names = class_names or voc_class_names(annotation_dir)
@@ -85,7 +85,7 @@ def read_voc(
     faults = Faults()
     files = _parse({name: paths[name] for name in wanted if name in paths}, faults)
     numbers = ClassNumbers(class_names)
-    images = ImageFolder(image_dir)
+    images = ImageFolder(image_dir, report, faults)
     entries = [_entry(name, file, images, numbers, faults) for name, file in files.items()]
     numbers.add_fault(str(annotation_dir), faults)
     faults.stop_if_any()
@@ -119,7 +119,7 @@ def voc_class_names(annotation_dir: Path) -> tuple[str, ...]:
         UserError: there is none, or a file is faulty.
     """
     faults = Faults()
-    files = _parse(files_by_stem(annotation_dir, frozenset([".xml"])), faults).values()
+    files = _parse(files_by_stem(annotation_dir, [".xml"]), faults).values()
     faults.stop_if_any()
     names = {item.name for file in files for item in file.objects}
     if not names:
@@ -208,9 +208,10 @@ def _fault(name: str, corners: dict[str, str]) -> str | None:
 def _entry(
     name: str, file: VocFile, images: ImageFolder, numbers: ClassNumbers, faults: Faults
 ) -> ImageEntry:
-    path = images.find(name)
+    path = images.find(name, str(file.path), is_stem=True)
     if file.image_name and not os.path.isfile(path):
-        path = images.find(PurePosixPath(file.image_name.replace("\\", "/")).name)
+        other = PurePosixPath(file.image_name.replace("\\", "/")).name
+        path = images.find(other, str(file.path))
     boxes = []
     for item in file.objects:
         number = numbers.number(item.name)

@@ -44,9 +44,9 @@ def read_yolo_labels(image_dir: Path, label_dir: Path, class_names: tuple[str, .
     Raises:
         UserError: a fault in the structure, with file, line and cure.
     """
-    images = files_by_stem(image_dir, READABLE_SUFFIXES)
-    labels = files_by_stem(label_dir, frozenset([".txt"]))
     report = DataReport.for_classes(class_names)
+    images = files_by_stem(image_dir, None, report, others=[".txt"])
+    labels = files_by_stem(label_dir, [".txt"], report, others=READABLE_SUFFIXES)
     report.found_images = len(images)
     _note_orphans(images, labels, image_dir, report)
     faults = Faults()
