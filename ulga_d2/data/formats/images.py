@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import UserError
@@ -41,6 +41,7 @@ class ImageEntry:
         place: where the annotations name it.
         boxes: of the image, possibly none.
         stated_size: (height, width) that the annotations give; None where they do not.
+        is_relative: coordinates are fractions of the image, not pixels.
     """
 
     image_id: int | str
@@ -48,6 +49,7 @@ class ImageEntry:
     place: str
     boxes: list[OutlinedBox] = field(default_factory=list)
     stated_size: tuple[object, object] | None = None
+    is_relative: bool = False
 
 
 def make_records(
@@ -147,10 +149,29 @@ def _record(
         file_name=str(entry.path),
         image_id=entry.image_id,
         size=size,
-        boxes=[_with_mask(box, size, report) for box in entry.boxes],
+        boxes=[_with_mask(box, size, report) for box in _boxes_in_pixels(entry, size)],
         class_names=class_names,
         report=report,
     )
+
+
+def _boxes_in_pixels(entry: ImageEntry, size: tuple[int, int]) -> list[OutlinedBox]:
+    if not entry.is_relative:
+        return entry.boxes
+    height, width = size
+    return [
+        replace(
+            box,
+            xyxy=_scaled(box.xyxy, width, height),
+            outline=box.outline and [list(_scaled(part, width, height)) for part in box.outline],
+        )
+        for box in entry.boxes
+    ]
+
+
+def _scaled(numbers: Sequence[float], width: int, height: int) -> tuple[float, ...]:
+    """Return x, y, x, y, ... in pixels."""
+    return tuple(value * (height if number % 2 else width) for number, value in enumerate(numbers))
 
 
 def _with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> Box:
