@@ -20,7 +20,7 @@ from ..report import DataReport, Faults
 from .classes import ClassNumbers
 from .files import ImageFolder, files_by_stem
 from .images import ImageEntry, OutlinedBox, make_records
-from .numbers import number_fault, whole_number
+from .numbers import number_fault, stated_size
 from .policy import check_missing
 from .text import read_text
 
@@ -183,11 +183,11 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 
 def _size(root: ElementTree.Element, place: str, faults: Faults) -> tuple[int, int] | None:
-    texts = [_text(root, f"size/{key}") for key in ("height", "width")]
-    values = [whole_number(text or "0") for text in texts]
-    if None in values:
-        faults.add(place, f"height and width {texts} are not whole numbers; correct them")
-    return (values[0], values[1]) if all(values) else None
+    try:
+        return stated_size(_text(root, "size/height"), _text(root, "size/width"))
+    except ValueError as error:
+        faults.add(place, str(error))
+        return None
 
 
 def _fault(name: str, corners: dict[str, str]) -> str | None:

@@ -70,7 +70,7 @@ def read_yolo_labels(image_dir: Path, label_dir: Path, class_names: tuple[str, .
             records.append(_record(stem, path, size, boxes, class_names, report))
     faults.stop_if_any()
     check_missing(unusable, len(images), f"images in {image_dir} cannot be read")
-    return LoadedSplit(records, class_names, report)
+    return LoadedSplit([record for record in records if record], class_names, report)
 
 
 def _record(
@@ -80,7 +80,7 @@ def _record(
     boxes: list[Box],
     class_names: tuple[str, ...],
     report: DataReport,
-) -> dict:
+) -> dict | None:
     return make_record(
         file_name=path,
         image_id=stem,
