@@ -14,7 +14,6 @@ For example::
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from .formats.files import walk_folder
 from .formats.via import read_via, via_class_names
 from .formats.voc import read_image_set, read_voc, voc_class_names
 from .formats.yolo import read_yolo_labels
+from .patterns import first_groups
 from .record import LoadedSplit
 from .report import Faults
 
@@ -150,18 +150,18 @@ def _note_unread(own: CustomFile, images: Path, loaded: LoadedSplit) -> None:
 
 
 def _with_patients(
-    records: list[dict], images: Path, pattern: re.Pattern[str], yaml_file: Path
+    records: list[dict], images: Path, pattern: str, yaml_file: Path
 ) -> list[dict]:
     """Return the records with the patient that the pattern finds in each image's path."""
+    names = [Path(os.path.relpath(record["file_name"], images)).as_posix() for record in records]
     faults = Faults()
     found: list[dict[str, Any]] = []
-    for record in records:
-        name = Path(os.path.relpath(record["file_name"], images)).as_posix()
-        match = pattern.search(name)
-        if match and match[1]:
-            found.append({**record, "patient_id": match[1]})
-        else:
-            fault = f"`patient` {pattern.pattern} finds nobody in {name}; extend the pattern"
+    patients = first_groups(pattern, names, str(yaml_file))
+    for record, name, patient in zip(records, names, patients, strict=True):
+        if patient is None:
+            fault = f"`patient` {pattern} finds nobody in {name}; extend the pattern"
             faults.add(str(yaml_file), fault)
+        else:
+            found.append({**record, "patient_id": patient})
     faults.stop_if_any()
     return found

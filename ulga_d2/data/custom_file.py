@@ -14,6 +14,7 @@ from ..errors import UserError
 from .builtin import LOADERS
 from .formats.csv_boxes import COLUMNS
 from .formats.yaml_file import read_yaml
+from .patterns import check_pattern
 
 # Per format: the paths of a split (those in brackets may be left out), and keys of its own.
 _PATHS = {
@@ -48,7 +49,7 @@ class CustomFile:
         class_names: in order of their numbers; None where the annotations tell.
         columns: names of a CSV file's columns by their meaning.
         class_attribute: the region attribute of VIA that says the class.
-        patient: finds whose image it is in the image's path.
+        patient: the pattern that finds whose image it is in the image's path.
     """
 
     path: Path
@@ -58,7 +59,7 @@ class CustomFile:
     class_names: tuple[str, ...] | None
     columns: dict[str, str]
     class_attribute: str | None
-    patient: re.Pattern[str] | None
+    patient: str | None
 
 
 def read_custom_file(path: Path) -> CustomFile:
@@ -183,17 +184,9 @@ def _columns(path: Path, content: dict) -> dict[str, str]:
     return {key: _text(path, f"columns.{key}", name) for key, name in columns.items()}
 
 
-def _pattern(path: Path, content: dict[str, Any]) -> re.Pattern[str] | None:
+def _pattern(path: Path, content: dict[str, Any]) -> str | None:
     if content.get("patient") is None:
         return None
-    text = _text(path, "patient", content["patient"])
-    try:
-        pattern = re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UserError(f"{path}: patient {text[:50]!r} is no pattern: {error}") from None
-    if pattern.groups != 1:
-        raise UserError(
-            f"{path}: patient {text[:50]!r} has {pattern.groups} groups; put the part of the path "
-            "that is the patient's, and only it, in brackets: '^([^_]+)_'"
-        )
+    pattern = _text(path, "patient", content["patient"])
+    check_pattern(pattern, str(path))
     return pattern
