@@ -21,10 +21,13 @@ from .files import READABLE_SUFFIXES, ImageFolder, files_by_stem
 from .images import ImageEntry, OutlinedBox, make_records
 from .listed import CUT, TWICE, possible_names, read_list
 from .policy import check_missing
+from .units import wrong_unit
 from .voc_file import FURTHER_BOXES, VocFile, parse_voc_file
 
 FROM_ZERO = "corners of 0 prove that pixels are counted from 0; all boxes are read so (voc_base)"
 FEW_ZEROS = "corners of 0 though more are 1; pixels are counted from 1 (voc_base 0 changes it)"
+# Of an image whose file does not state one; nothing is proven by it.
+_ANY_SIZE = (299, 299)
 _SUFFIXES = READABLE_SUFFIXES | {".xml"}
 # VOC2007's "image annotation" pairs, as some tools list them.
 _PAIR = re.compile(r"(\S.*?)\s+(\S.*\.xml)", re.IGNORECASE)
@@ -85,6 +88,7 @@ def read_voc(
     images = ImageFolder(image_dir, report, faults)
     entries = [_entry(name, file, images, numbers, base) for name, file in files.items()]
     numbers.add_fault(str(annotation_dir), faults)
+    _check_unit(files.values(), faults)
     faults.stop_if_any()
     for file in files.values():
         _note(file, report)
@@ -138,6 +142,17 @@ def _base(files: Iterable[VocFile], report: DataReport) -> int:
     for path in zeros:
         report.note(reason, path)
     return 0 if zeros and reason is FROM_ZERO else 1
+
+
+def _check_unit(files: Iterable[VocFile], faults: Faults) -> None:
+    """Refuse corners as written that prove to be no pixels; from 1, they are another box."""
+    objects = [
+        (item, file.size or _ANY_SIZE) for file in files for item in file.objects if item.is_written
+    ]
+    wrong = wrong_unit([item.corners for item, _ in objects], [size for _, size in objects])
+    if wrong:
+        number, fault = wrong
+        faults.add(objects[number][0].path, fault)
 
 
 def _listed(

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from ...errors import UserError
 from ..report import Faults
-from .numbers import number_fault, whole_number
+from .numbers import number_fault, read_flag, stated_size
 from .text import read_bytes, read_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -28,7 +28,6 @@ ROTATED_BOXES = "rotated boxes (robndbox) read as the box around them"
 DIFFICULT = "difficult objects read like all others"
 FURTHER_BOXES = "further <bndbox> of one object dropped"
 _DECLARED = re.compile(r"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["'][^>]*\?>""")
-_FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,18 @@ class VocObject:
         name: of its class.
         corners: as written: left, top, right, bottom.
         path: the file and the number of the object.
-        is_rotated: `corners` are computed and count from the image's edge, whatever the file does.
+        is_written: the corners are those of the file; of a `robndbox` they are computed, and count
+            from the image's edge.
     """
 
     name: str
     corners: tuple[float, float, float, float]
     path: str
-    is_rotated: bool = False
+    is_written: bool = True
 
     def starts_at(self, value: int) -> bool:
         """Whether the first corner has this number on one axis."""
-        return not self.is_rotated and value in self.corners[:2]
+        return self.is_written and value in self.corners[:2]
 
     def xyxy(self, base: int) -> tuple[float, float, float, float]:
         """Return the box in pixels from 0, half-open.
@@ -59,7 +59,7 @@ class VocObject:
                 VOC. From 0, corners are edges, as the tools have it that write them.
         """
         x0, y0, x1, y1 = self.corners
-        if base == 0 or self.is_rotated or (x0, y0) == (x1, y1):
+        if base == 0 or not self.is_written or (x0, y0) == (x1, y1):
             return self.corners
         return x0 - 1, y0 - 1, x1, y1
 
@@ -151,10 +151,10 @@ def _add_object(element: ElementTree.Element, path: str, file: VocFile, faults: 
     is_rotated = rotated is not None and element.find("bndbox") is None
     kind, keys = ("robndbox", ROTATED) if is_rotated else ("bndbox", CORNERS)
     texts = {key: _text(element, f"{kind}/{key}") for key in keys}
-    difficult = _text(element, "difficult").lower()
+    difficult = read_flag(_text(element, "difficult"))
     fault = _fault(element, name, texts)
-    if not fault and difficult not in _FLAGS:
-        fault = f"difficult is {difficult[:20]!r}, not 0 or 1; correct it"
+    if not fault and difficult is None:
+        fault = f"difficult is {_text(element, 'difficult')[:20]!r}, not 0 or 1; correct it"
     if fault:
         faults.add(path, fault)
         return
@@ -163,11 +163,11 @@ def _add_object(element: ElementTree.Element, path: str, file: VocFile, faults: 
     if is_rotated or turned:
         x0, y0, x1, y1 = numbers[:4]
         given = numbers if is_rotated else ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, turned)
-        file.objects.append(VocObject(name, _around(*given), path, is_rotated))
+        file.objects.append(VocObject(name, _around(*given), path, not is_rotated))
         file.notes.append((ROTATED_BOXES, path))
     else:
         file.objects.append(VocObject(name, numbers, path))
-    if _FLAGS[difficult]:
+    if difficult:
         file.notes.append((DIFFICULT, path))
     file.further.extend([path] * (len(element.findall(kind)) - 1))
 
@@ -194,12 +194,6 @@ def _fault(element: ElementTree.Element, name: str, texts: Mapping[str, str]) ->
     if x1 < x0 - 1 or y1 < y0 - 1:
         return (
             f"the last corner ({x1:g}, {y1:g}) lies before the first ({x0:g}, {y0:g}); correct it"
-        )
-    if all(0 <= number <= 1 for number in numbers) and not all(map(float.is_integer, numbers)):
-        shown = ", ".join(texts.values())
-        return (
-            f"the corners ({shown[:80]}) seem to be fractions of the image; Pascal VOC gives "
-            "pixels: multiply them by width and height"
         )
     return None
 
@@ -240,8 +234,8 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 
 def _size(root: ElementTree.Element, source: str, faults: Faults) -> tuple[int, int] | None:
-    texts = [_text(root, f"size/{key}") for key in ("height", "width")]
-    values = [whole_number(text or "0") for text in texts]
-    if None in values:
-        faults.add(source, f"height and width {texts} are not whole numbers; correct them")
-    return (values[0], values[1]) if all(values) else None
+    try:
+        return stated_size(_text(root, "size/height"), _text(root, "size/width"))
+    except ValueError as error:
+        faults.add(source, str(error))
+        return None
