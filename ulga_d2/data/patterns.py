@@ -1,4 +1,4 @@
-"""Match a pattern that a user gives, in a process of its own: some patterns never come to an end."""
+"""Match a pattern that a user gives, in a process of its own: some patterns never end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECONDS_PER_NAME = 1e-5
 # The longest pattern; compiling a long one can take minutes, too.
 LONGEST_PATTERN = 500
 # A machine so busy that the process gets no time at all; in seconds.
-_WALL_SECONDS = 120.0
+_WALL_SECONDS = 60.0
 
 # Reads the pattern and all names, and writes one line a name at once, so that the number of lines
 # tells where it was stopped. The kernel ends the process (SIGVTALRM) when its time is over.

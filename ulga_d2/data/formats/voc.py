@@ -41,6 +41,7 @@ def read_voc(
     *,
     base: int | None = None,
     annotation_dirs: Collection[Path] = (),
+    keeps_emptied: bool = False,
 ) -> LoadedSplit:
     """Read one split in place. "difficult" objects count like all others.
 
@@ -57,6 +58,7 @@ def read_voc(
         base: number of the first pixel, 0 or 1; None for 1, unless corners of 0 prove 0 and are
             not outnumbered by corners of 1.
         annotation_dirs: of all splits of the dataset, whose class names and corners count, too.
+        keeps_emptied: see `DataReport`.
 
     Raises:
         UserError: a fault in the structure, with file and fix.
@@ -64,7 +66,7 @@ def read_voc(
     paths = files_by_stem(annotation_dir, [".xml"])
     if not paths:
         raise UserError(f"{annotation_dir} holds no XML files; name the folder of the annotations")
-    report = DataReport()
+    report = DataReport(keeps_emptied=keeps_emptied)
     wanted = sorted(paths)
     if names is not None:
         wanted = _listed(names, paths, [annotation_dir, image_dir], report)

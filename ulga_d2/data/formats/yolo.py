@@ -63,7 +63,12 @@ def read_yolo(image_dir: Path, label_dir: Path, class_file: Path) -> LoadedSplit
 
 
 def read_yolo_labels(
-    image_dir: Path, label_dir: Path, class_names: tuple[str, ...], list_file: Path | None = None
+    image_dir: Path,
+    label_dir: Path,
+    class_names: tuple[str, ...],
+    list_file: Path | None = None,
+    *,
+    keeps_emptied: bool = False,
 ) -> LoadedSplit:
     """Read one split in place, whose classes are known; see `read_yolo`.
 
@@ -72,11 +77,12 @@ def read_yolo_labels(
         label_dir: the same tree with `.txt` files.
         class_names: in order of their numbers.
         list_file: lists the split's images, one path a line; None for all images of the folder.
+        keeps_emptied: see `DataReport`.
 
     Raises:
         UserError: a fault in the structure, with file, line and fix.
     """
-    report = DataReport.for_classes(class_names)
+    report = DataReport.for_classes(class_names, keeps_emptied=keeps_emptied)
     if list_file is None:
         images = _images_of_folder(image_dir, label_dir, report)
     else:
@@ -144,9 +150,11 @@ def note_orphans(
     Raises:
         UserError: more than 1 % of the images are missing.
     """
-    lost = [str(path) for path in orphans if _holds_labels(path)]
-    total = number_of_images + len(lost)
-    check_missing(lost, total, f"label files without image in {image_dir}")
+    # Annotation tools leave their list of classes beside the labels.
+    orphans = [path for path in orphans if path.name != "classes.txt"]
+    lost = {str(path) for path in orphans if _holds_labels(path)}
+    what = f"label files without image in {image_dir}"
+    check_missing(sorted(lost), number_of_images + len(lost), what)
     for path in map(str, orphans):
         report.note(LOST_LABELS if path in lost else OTHER_TEXTS, path)
 
@@ -155,7 +163,7 @@ def _holds_labels(path: Path) -> bool:
     """Tell a label file, which may be empty, from a list of classes or images and from notes."""
     lines = [line for line in read_text(str(path)).splitlines() if line.strip()]
     if not lines:
-        return path.stem != "classes"
+        return True
     fields = lines[0].split()
     return len(fields) >= 5 and all(map(_is_number, fields))
 
