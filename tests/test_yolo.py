@@ -69,7 +69,10 @@ def test_the_only_yaml_file_serves_as_class_file(tmp_path):
     [
         (f"{GOOD}\n0 0.5 0.5 0.2\n", r"a\.txt, line 2: 4 fields instead of 5 .*correct or delete"),
         ("0 0.5 0.5 0.2 0.2 0.93", r"line 1: 6 fields .*prediction with a score\? Remove the last"),
-        ("0 .1 .1 .2 .1 .2 .2 .9", r"8 fields .*odd number \(class x1 y1 x2 y2 \.\.\.\); keypoints"),
+        (
+            "0 .1 .1 .2 .1 .2 .2 .9",
+            r"8 fields .*odd number \(class x1 y1 x2 y2 \.\.\.\); keypoints",
+        ),
         ("9 8 9 1 9 9 8 9 plane 0", r"10 fields .*DOTA's oriented boxes \(four corners in pixels"),
         ("ring 0.5 0.5 0.2 0.2", r"'ring' is not a number; write the number of the class"),
         ("0,0.5,0.5,0.2,0.2", r"1 field instead of 5 .*separate the numbers by blanks"),
@@ -197,8 +200,14 @@ PIXELS = "0 20.5 10 8 6\n"
         (PIXELS, r"20\.5 is above 1, .*; they seem to be pixels"),
         (f"{GOOD}\n1 12 5 3 2.5", r"12 is above 1, .*; they seem to be pixels"),
         ("0 77.123 43.25 20.312 31.06", r"77\.123 is above 1, .*; they seem to be percent"),
-        ("0 500 250 812.5 100", r"812\.5 is above 1, .*; they seem to be thousandths, or pixels of"),
-        ("0 2500 1250 300 100", r"2500 is above 1, .*; they seem to be pixels of an image of another size"),
+        (
+            "0 500 250 812.5 100",
+            r"812\.5 is above 1, .*; they seem to be thousandths, or pixels of",
+        ),
+        (
+            "0 2500 1250 300 100",
+            r"2500 is above 1, .*; they seem to be pixels of an image of another size",
+        ),
         ("0 1 2 20 2 20 11 3 11", r"20 is above 1, .*; they seem to be pixels"),
         ("0 1.5 0.5 0.2 0.4", r"1\.5 is above 1"),
         ("0 1.02 0.5 0.2 0.4", r"1\.02 is above 1"),

@@ -184,8 +184,8 @@ def _voc_base(path: Path, value: object) -> int | None:
     if value is None or (type(value) is int and value in (0, 1)):
         return value
     raise UserError(
-        f"{path}: voc_base is {str(value)[:50]!r}; write 1 where the first pixel is 1, as in Pascal "
-        "VOC, or 0 where it is 0"
+        f"{path}: voc_base is {str(value)[:50]!r}; write 1 where the first pixel is 1, as in "
+        "Pascal VOC, or 0 where it is 0"
     )
 
 

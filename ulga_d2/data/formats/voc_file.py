@@ -21,10 +21,14 @@ from .text import read_bytes, read_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 ROTATED = ("cx", "cy", "w", "h", "angle")
-# Some 50,000 objects; a tree of so many bytes takes up to 70 times as much memory.
+# What is read of one file; an object has some 300 characters and 20 tags.
 MAX_BYTES = 8_000_000
+MAX_TAGS = 600_000
+MAX_OBJECTS = 30_000
+# Python's names of encodings that no XML file has, and some of which take very long.
+_NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined")
 
-ROTATED_BOXES = "rotated boxes (robndbox) read as the box around them"
+ROTATED_BOXES = "rotated boxes (robndbox, or rotation) read as the box around them"
 DIFFICULT = "difficult objects read like all others"
 FURTHER_BOXES = "further <bndbox> of one object dropped"
 _DECLARED = re.compile(r"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["'][^>]*\?>""")
@@ -38,8 +42,8 @@ class VocObject:
         name: of its class.
         corners: as written: left, top, right, bottom.
         path: the file and the number of the object.
-        is_written: the corners are those of the file; of a `robndbox` they are computed, and count
-            from the image's edge.
+        is_written: the corners are those of the file; of a rotated box they are computed, and
+            count from the image's edge.
     """
 
     name: str
@@ -103,6 +107,9 @@ def parse_voc_file(path: Path, faults: Faults) -> VocFile | None:
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         faults.add(source, "document types and entities are not read; remove them")
         return None
+    if text.count("<") > MAX_TAGS:
+        faults.add(source, f"more than {MAX_TAGS:,} tags, which are not read; export it again")
+        return None
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
@@ -111,8 +118,12 @@ def parse_voc_file(path: Path, faults: Faults) -> VocFile | None:
     if root.tag != "annotation":
         faults.add(source, "not a VOC file, which would start with <annotation>")
         return None
+    elements = root.findall("object")
+    if len(elements) > MAX_OBJECTS:
+        faults.add(source, f"{len(elements):,} objects, more than {MAX_OBJECTS:,}; export it again")
+        return None
     file = VocFile(path, _text(root, "filename"), _size(root, source, faults))
-    for number, element in enumerate(root.findall("object"), start=1):
+    for number, element in enumerate(elements, start=1):
         _add_object(element, f"{path}, object {number}", file, faults)
     return file
 
@@ -130,19 +141,22 @@ def _read_xml(path: str) -> str:
     if encoding in ("utf-8", "utf8"):
         text = read_text(path)
     else:
-        try:
-            # Decoders of other things than text (zip, base64) are none.
-            text = codecs.lookup(encoding).incrementaldecoder("strict").decode(data, True)
-        except (LookupError, TypeError):
-            raise UserError(
-                f"{path} declares an unknown encoding {encoding}; save it as UTF-8"
-            ) from None
-        except ValueError:
-            raise UserError(
-                f"{path} is not in the encoding {encoding} that it declares; save it as UTF-8"
-            ) from None
+        text = _decoded(data, encoding, path)
     text = text.lstrip("\ufeff")
     return _DECLARED.sub("", text, count=1)
+
+
+def _decoded(data: bytes, encoding: str, path: str) -> str:
+    try:
+        if codecs.lookup(encoding).name not in _NO_ENCODINGS:
+            return data.decode(encoding)
+    except LookupError:  # of a name that is none, or no encoding of text
+        pass
+    except ValueError:
+        raise UserError(
+            f"{path} is not in the encoding {encoding} that it declares; save it as UTF-8"
+        ) from None
+    raise UserError(f"{path} declares an unknown encoding {encoding}; save it as UTF-8")
 
 
 def _add_object(element: ElementTree.Element, path: str, file: VocFile, faults: Faults) -> None:
@@ -161,9 +175,10 @@ def _add_object(element: ElementTree.Element, path: str, file: VocFile, faults: 
     numbers = tuple(map(float, texts.values()))
     turned = _rotation(element)
     if is_rotated or turned:
+        # Both tools count from the image's edge.
         x0, y0, x1, y1 = numbers[:4]
         given = numbers if is_rotated else ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0, turned)
-        file.objects.append(VocObject(name, _around(*given), path, not is_rotated))
+        file.objects.append(VocObject(name, _around(*given), path, is_written=False))
         file.notes.append((ROTATED_BOXES, path))
     else:
         file.objects.append(VocObject(name, numbers, path))
