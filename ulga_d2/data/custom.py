@@ -21,8 +21,7 @@ from typing import Any
 
 from ..errors import UserError
 from .custom_file import CustomFile, read_custom_file
-from .formats.coco import read_coco
-from .formats.coco_file import parse_coco
+from .formats.coco import coco_class_names, read_coco
 from .formats.csv_boxes import csv_class_names, read_csv
 from .formats.files import walk_folder
 from .formats.via import read_via, via_class_names
@@ -80,26 +79,48 @@ def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
 
 
 def _read_coco(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    return read_coco(paths["annotations"], paths["images"])
+    return read_coco(
+        paths["annotations"],
+        paths["images"],
+        [split["annotations"] for split in own.splits.values()],
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_yolo(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    return read_yolo_labels(paths["images"], paths["labels"], own.class_names)
+    return read_yolo_labels(
+        paths["images"], paths["labels"], own.class_names, keeps_emptied=own.keeps_emptied
+    )
 
 
 def _read_voc(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     listed = read_image_set(paths["list"]) if "list" in paths else None
-    return read_voc(paths["annotations"], paths["images"], listed, _class_names(own, paths))
+    names = _class_names(own, paths)
+    return read_voc(
+        paths["annotations"], paths["images"], listed, names, keeps_emptied=own.keeps_emptied
+    )
 
 
 def _read_csv(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     names = _class_names(own, paths)
-    return read_csv(paths["annotations"], paths["images"], names, own.columns)
+    return read_csv(
+        paths["annotations"],
+        paths["images"],
+        names,
+        own.columns,
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_via(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     names = _class_names(own, paths)
-    return read_via(paths["annotations"], paths["images"], names, own.class_attribute)
+    return read_via(
+        paths["annotations"],
+        paths["images"],
+        names,
+        own.class_attribute,
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 _READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
@@ -122,7 +143,8 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     if own.class_names is not None:  # always so with yolo
         return own.class_names
     if own.format == "coco":
-        return parse_coco(paths["annotations"]).classes()[0]
+        files = [split["annotations"] for split in own.splits.values()]
+        return coco_class_names(paths["annotations"], files)
     read = {
         "voc": voc_class_names,
         "csv": lambda file: csv_class_names(file, own.columns),
@@ -149,9 +171,7 @@ def _note_unread(own: CustomFile, images: Path, loaded: LoadedSplit) -> None:
             loaded.report.note("images in the folder that the split does not use", str(path))
 
 
-def _with_patients(
-    records: list[dict], images: Path, pattern: str, yaml_file: Path
-) -> list[dict]:
+def _with_patients(records: list[dict], images: Path, pattern: str, yaml_file: Path) -> list[dict]:
     """Return the records with the patient that the pattern finds in each image's path."""
     names = [Path(os.path.relpath(record["file_name"], images)).as_posix() for record in records]
     faults = Faults()

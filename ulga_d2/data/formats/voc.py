@@ -58,6 +58,8 @@ def read_voc(
     image_dir: Path,
     names: Sequence[str] | None = None,
     class_names: tuple[str, ...] | None = None,
+    *,
+    keeps_emptied: bool = False,
 ) -> LoadedSplit:
     """Read one split in place. "difficult" objects count like all others.
 
@@ -70,6 +72,7 @@ def read_voc(
         names: the split's images without suffix, as in `ImageSets/Main`; None for all files.
         class_names: in order of their numbers; None for all names in the folder, sorted, so that
             the splits of one folder agree.
+        keeps_emptied: see `DataReport`.
 
     Raises:
         UserError: a fault in the structure, with file and cure.
@@ -78,7 +81,7 @@ def read_voc(
     if not paths:
         raise UserError(f"{annotation_dir} holds no XML files; name the folder of the annotations")
     class_names = class_names or voc_class_names(annotation_dir)
-    report = DataReport.for_classes(class_names)
+    report = DataReport.for_classes(class_names, keeps_emptied=keeps_emptied)
     wanted = sorted(paths) if names is None else _once(names, report)
     missing = [name for name in wanted if name not in paths]
     _drop_unannotated(missing, len(wanted), annotation_dir, report)

@@ -33,18 +33,25 @@ def read_yolo(image_dir: Path, label_dir: Path, class_file: Path) -> LoadedSplit
     return read_yolo_labels(image_dir, label_dir, read_class_names(class_file))
 
 
-def read_yolo_labels(image_dir: Path, label_dir: Path, class_names: tuple[str, ...]) -> LoadedSplit:
+def read_yolo_labels(
+    image_dir: Path,
+    label_dir: Path,
+    class_names: tuple[str, ...],
+    *,
+    keeps_emptied: bool = False,
+) -> LoadedSplit:
     """Read one split in place, whose classes are known; see `read_yolo`.
 
     Args:
         image_dir: holds the images, also in subfolders.
         label_dir: the same tree with `.txt` files.
         class_names: in order of their numbers.
+        keeps_emptied: see `DataReport`.
 
     Raises:
         UserError: a fault in the structure, with file, line and cure.
     """
-    report = DataReport.for_classes(class_names)
+    report = DataReport.for_classes(class_names, keeps_emptied=keeps_emptied)
     images = files_by_stem(image_dir, None, report, others=[".txt"])
     labels = files_by_stem(label_dir, [".txt"], report, others=READABLE_SUFFIXES)
     report.found_images = len(images)
