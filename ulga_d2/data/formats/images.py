@@ -232,17 +232,23 @@ def with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> Bo
     if xyxy is None:
         report.note(AROUND_MASK, box.place)
         xyxy = around
-    elif around and _overlap(xyxy, around) < _LEAST_OVERLAP:
+    elif around and _area(xyxy) and _overlap(xyxy, around) < _LEAST_OVERLAP:
         report.note(UNLIKE_MASK, box.place)
     return Box(xyxy, box.category_id, box.place, box.iscrowd, mask, box.area)
 
 
 def _overlap(first: XYXY, second: XYXY) -> float:
-    """Return the intersection of two boxes over their union."""
-    sides = [
-        max(0.0, min(first[axis + 2], second[axis + 2]) - max(first[axis], second[axis]))
-        for axis in (0, 1)
-    ]
-    areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (first, second)]
-    shared = sides[0] * sides[1]
-    return shared / (sum(areas) - shared) if sum(areas) > shared else 0.0
+    """Return the intersection of two boxes, of which one has an area, over their union."""
+    shared = _area(
+        (
+            max(first[0], second[0]),
+            max(first[1], second[1]),
+            min(first[2], second[2]),
+            min(first[3], second[3]),
+        )
+    )
+    return shared / (_area(first) + _area(second) - shared)
+
+
+def _area(box: XYXY) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
