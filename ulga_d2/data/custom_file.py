@@ -13,13 +13,12 @@ from typing import Any
 from ..errors import UserError
 from .builtin import LOADERS
 from .formats.csv_boxes import COLUMNS
-from .formats.yaml_file import read_yaml
 from .patterns import check_pattern
 
 # Per format: the paths of a split (those in brackets may be left out), and keys of its own.
 _PATHS = {
     "coco": ("images", "annotations"),
-    "yolo": ("images", "labels"),
+    "yolo": ("images", "labels", "[list]"),
     "voc": ("images", "annotations", "[list]"),
     "csv": ("images", "annotations"),
     "via": ("images", "annotations"),
@@ -27,7 +26,7 @@ _PATHS = {
 _OPTIONS = {
     "coco": (),
     "yolo": ("class_names",),
-    "voc": ("class_names",),
+    "voc": ("class_names", "voc_base"),
     "csv": ("class_names", "columns"),
     "via": ("class_names", "class_attribute"),
 }
@@ -50,6 +49,7 @@ class CustomFile:
         columns: names of a CSV file's columns by their meaning.
         class_attribute: the region attribute of VIA that says the class.
         keeps_emptied: keep an image that lost all its boxes as one without boxes.
+        voc_base: number of the first pixel in VOC files, 0 or 1; None where the files tell.
         patient: the pattern that finds whose image it is in the image's path.
     """
 
@@ -61,17 +61,20 @@ class CustomFile:
     columns: dict[str, str]
     class_attribute: str | None
     keeps_emptied: bool
+    voc_base: int | None
     patient: str | None
 
 
-def read_custom_file(path: Path) -> CustomFile:
-    """Read and check the description of a user's data set.
+def parse_custom_file(path: Path, content: object) -> CustomFile:
+    """Check the description of a custom dataset.
+
+    Args:
+        path: the file.
+        content: what `read_yaml` makes of it.
 
     Raises:
-        UserError: it is missing or no YAML, a key is unknown, missing or of the wrong kind, or a
-            path leads nowhere.
+        UserError: a key is unknown, missing or of the wrong kind, or a path leads nowhere.
     """
-    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: no data set; write {', '.join(_NEEDED)} as `key: value` lines")
     kind = _one_of(path, "format", content.get("format"), _PATHS)
@@ -92,6 +95,7 @@ def read_custom_file(path: Path) -> CustomFile:
         columns=_columns(path, content),
         class_attribute=attribute and _text(path, "class_attribute", attribute),
         keeps_emptied=_switch(path, content, "keep_emptied_images"),
+        voc_base=_voc_base(path, content.get("voc_base")),
         patient=_pattern(path, content),
     )
 
@@ -184,6 +188,15 @@ def _switch(path: Path, content: dict[str, Any], key: str) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"{path}: {key} is {str(value)[:50]!r}; write true or false")
     return value
+
+
+def _voc_base(path: Path, value: object) -> int | None:
+    if value is None or (type(value) is int and value in (0, 1)):
+        return value
+    raise UserError(
+        f"{path}: voc_base is {str(value)[:50]!r}; write 1 where the first pixel is 1, as in Pascal "
+        "VOC, or 0 where it is 0"
+    )
 
 
 def _columns(path: Path, content: dict) -> dict[str, str]:

@@ -69,7 +69,7 @@ def first_groups(pattern: str, names: Sequence[str], path: str) -> list[str | No
 
 
 def _run(pattern: str, names: Sequence[str], path: str) -> list[str | None]:
-    where = f"{path}: `patient` {pattern[:50]!r}"
+    where = f"{path}: patient {pattern[:50]!r}"
     if len(pattern) > LONGEST_PATTERN:
         raise UserError(
             f"{where} has {len(pattern):,} characters, more than {LONGEST_PATTERN}; write a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import UserError
@@ -54,6 +54,7 @@ class ImageEntry:
         place: where the annotations name it.
         boxes: of the image, possibly none.
         stated_size: (height, width) that the annotations give; None where they do not.
+        is_relative: coordinates are fractions of the image, not pixels.
         lost_boxes: how many boxes of the image the reader has dropped and counted.
     """
 
@@ -62,6 +63,7 @@ class ImageEntry:
     place: str
     boxes: list[OutlinedBox] = field(default_factory=list)
     stated_size: tuple[int, int] | None = None
+    is_relative: bool = False
     lost_boxes: int = 0
 
 
@@ -109,6 +111,7 @@ def make_records(
                 missing.append(error.place + hint)
                 continue
             _check_size(entry, size, report, faults)
+            entry = _in_pixels(entry, size)
             boxes = [with_mask(box, size, report) for box in entry.boxes]
             usable.append(_Usable(entry, size, [box for box in boxes if box]))
     faults.stop_if_any()
@@ -131,6 +134,7 @@ def _check_unit(
     images: Sequence[_Usable], source: Path, gives_sides: bool, report: DataReport
 ) -> None:
     """Refuse boxes whose numbers prove to be something else than pixels from the top left."""
+    images = [image for image in images if not image.entry.is_relative]
     boxes = [box for image in images for box in image.boxes]
     sizes = [image.size for image in images for _ in image.boxes]
     corners = [box.xyxy for box in boxes]
@@ -206,6 +210,27 @@ def _record(image: _Usable, class_names: tuple[str, ...], report: DataReport) ->
         report=report,
         lost_boxes=entry.lost_boxes + len(entry.boxes) - len(image.boxes),
     )
+
+
+def _in_pixels(entry: ImageEntry, size: tuple[int, int]) -> ImageEntry:
+    """Return the entry with its boxes and outlines in pixels."""
+    if not entry.is_relative:
+        return entry
+    height, width = size
+    boxes = [
+        replace(
+            box,
+            xyxy=_scaled(box.xyxy, width, height),
+            outline=box.outline and [list(_scaled(part, width, height)) for part in box.outline],
+        )
+        for box in entry.boxes
+    ]
+    return replace(entry, boxes=boxes)
+
+
+def _scaled(numbers: Sequence[float], width: int, height: int) -> tuple[float, ...]:
+    """Return x, y, x, y, ... in pixels."""
+    return tuple(value * (height if number % 2 else width) for number, value in enumerate(numbers))
 
 
 def with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> Box | None:

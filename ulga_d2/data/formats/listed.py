@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import UserError
+from ..report import DataReport
 from .text import read_text
 
 _DRIVE = re.compile(r"^[A-Za-z]:(?=[\\/])")
-ABBREVIATED = "listed paths found behind the folders that lead there on another machine"
+CUT = "listed paths found behind the folders that lead there on another machine"
 TWICE = "images listed twice read once"
 
 
@@ -49,21 +50,25 @@ def possible_names(name: str, folders: Collection[str]) -> Iterator[str]:
     yield from dict.fromkeys("/".join(some) for some in [parts, *own, *rests[:-1]])
 
 
-def find_listed(name: str, bases: Sequence[Path]) -> tuple[Path, bool] | None:
-    """Return the file that a line of a list means, and whether its path had to be cut.
+def find_listed(name: str, bases: Sequence[Path], source: str, report: DataReport) -> Path | None:
+    """Return the file that a line of a list means; a path that had to be cut is noted.
 
     Args:
         name: the line.
         bases: folders that it can be relative to, the likeliest first.
+        source: the list and the line, for messages.
+        report: takes the note, in place.
 
     Returns:
         None where no such file exists.
     """
     if os.path.isabs(name) and os.path.isfile(name):
-        return Path(name), False
-    folders = [base.resolve().name for base in bases]
+        return Path(name)
+    folders = [os.path.basename(os.path.abspath(base)) for base in bases]
     for number, text in enumerate(possible_names(name, folders)):
         for base in bases:
             if os.path.isfile(base / text):
-                return base / text, number > 0
+                if number:
+                    report.note(CUT, f"{source} is {base / text}")
+                return base / text
     return None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ...errors import UserError
+from ..image_header import image_size
 from ..report import Faults
 from .images import OutlinedBox
 
@@ -16,6 +19,8 @@ ROUNDING = 0.01
 MIN_BOXES = 5
 MIN_SHARE = 0.3
 OVERHANG = 0.02
+# The sizes of so many images are compared with the numbers of a wrong unit.
+SIZES = 100
 
 
 @dataclass(frozen=True)
@@ -37,28 +42,14 @@ class YoloLine:
         """Whether the line gives points, not a box."""
         return len(self.numbers) != 4
 
-    def box(self, size: tuple[int, int]) -> OutlinedBox:
-        """Return the box, or the box around the outline, in pixels.
-
-        Args:
-            size: (height, width) of the image.
-        """
-        height, width = size
+    def box(self) -> OutlinedBox:
+        """Return the box, or the box around the outline, in fractions of the image."""
         if self.is_outline:
-            points = [
-                value * (height if number % 2 else width)
-                for number, value in enumerate(self.numbers)
-            ]
-            xs, ys = points[::2], points[1::2]
+            xs, ys = self.numbers[::2], self.numbers[1::2]
             xyxy = (min(xs), min(ys), max(xs), max(ys))
-            return OutlinedBox(xyxy, self.category_id, self.path, outline=[points])
+            return OutlinedBox(xyxy, self.category_id, self.path, outline=[list(self.numbers)])
         cx, cy, w, h = self.numbers
-        xyxy = (
-            (cx - w / 2) * width,
-            (cy - h / 2) * height,
-            (cx + w / 2) * width,
-            (cy + h / 2) * height,
-        )
+        xyxy = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
         return OutlinedBox(xyxy, self.category_id, self.path)
 
 
@@ -133,28 +124,26 @@ class Units:
     """Check that the numbers of a split are fractions of the image, and centers and sizes."""
 
     def __init__(self) -> None:
-        self._other: list[tuple[YoloLine, tuple[int, int] | None]] = []
+        self._other: list[tuple[YoloLine, Path]] = []
         self._boxes = 0
         self._overhanging = 0
         self._may_be_corners = True
         self._may_be_top_left = True
 
-    def add(self, line: YoloLine, size: tuple[int, int] | None) -> None:
-        """Take one line into account.
+    def add(self, lines: Iterable[YoloLine], image: Path) -> None:
+        """Take the lines of one image into account."""
+        for line in lines:
+            if max(line.numbers) > 1 + ROUNDING:
+                self._other.append((line, image))
+            elif not line.is_outline:
+                self._add_box(*line.numbers)
 
-        Args:
-            line: of a label file.
-            size: (height, width) of its image in pixels; None where it cannot be read.
-        """
-        if max(line.numbers) > 1 + ROUNDING:
-            self._other.append((line, size))
-        elif not line.is_outline:
-            a, b, c, d = line.numbers
-            self._boxes += 1
-            ends = (a - c / 2, b - d / 2, 1 - a - c / 2, 1 - b - d / 2)
-            self._overhanging += min(ends) < -OVERHANG
-            self._may_be_corners &= c > a and d > b
-            self._may_be_top_left &= max(a + c, b + d) <= 1 + ROUNDING
+    def _add_box(self, cx: float, cy: float, w: float, h: float) -> None:
+        self._boxes += 1
+        inside = min(cx - w / 2, cy - h / 2, 1 - cx - w / 2, 1 - cy - h / 2)
+        self._overhanging += inside < -OVERHANG
+        self._may_be_corners &= w > cx and h > cy
+        self._may_be_top_left &= max(cx + w, cy + h) <= 1 + ROUNDING
 
     def add_faults(self, source: str, faults: Faults) -> None:
         """Record what proves another unit.
@@ -182,14 +171,15 @@ class Units:
             )
 
 
-def _unit(lines: Sequence[tuple[YoloLine, tuple[int, int] | None]]) -> str:
+def _unit(lines: Sequence[tuple[YoloLine, Path]]) -> str:
     """Return the unit that numbers above 1 seem to have, in words."""
-    values = [value for line, _ in lines for value in line.numbers]
-    if not values:
+    if not lines:
         return ""
+    values = [value for line, _ in lines for value in line.numbers]
     highest = max(values)
-    fits = all(_fits(line.numbers, size) for line, size in lines)
-    is_small = all(size is not None and max(size) <= 100 for _, size in lines)
+    sizes = [_size(image) for _, image in lines[:SIZES]]
+    fits = all(_fits(line.numbers, size) for (line, _), size in zip(lines, sizes, strict=False))
+    is_small = all(max(size) <= 100 for size in sizes)
     is_whole = all((2 * value).is_integer() for value in values)
     if fits and (is_whole or is_small or highest > 100.5):
         return "they seem to be pixels"
@@ -200,8 +190,13 @@ def _unit(lines: Sequence[tuple[YoloLine, tuple[int, int] | None]]) -> str:
     return "they seem to be pixels of an image of another size"
 
 
-def _fits(numbers: Sequence[float], size: tuple[int, int] | None) -> bool:
-    if size is None:
-        return True
+def _size(image: Path) -> tuple[float, float]:
+    try:
+        return image_size(str(image))
+    except UserError:
+        return math.inf, math.inf
+
+
+def _fits(numbers: Sequence[float], size: tuple[float, float]) -> bool:
     height, width = size
     return max(numbers[::2]) <= width + 1 and max(numbers[1::2]) <= height + 1
