@@ -116,6 +116,7 @@ def parse_coco(path: Path) -> CocoFile:
         ("category", "categories", found.categories, _category_fault),
     ):
         _add_by_id(content[key], f"{path}, {kind}", target, check, faults)
+    faults.stop_if_any()  # what refers to a faulty entry is no fault of its own
     for key, annotation in found.annotations.items():
         if annotation["image_id"] not in found.images:
             faults.add(

@@ -143,9 +143,7 @@ def _check_unit(
         number, fault = wrong
         raise UserError(f"{source}: {fault} (first: {boxes[number].place})")
     for number in starts_at_one(corners, sizes):
-        report.note(
-            "boxes one pixel past the edge; do the numbers start at 1?", boxes[number].place
-        )
+        report.note(STARTS_AT_ONE, boxes[number].place)
 
 
 class _Unusable(Exception):
