@@ -23,8 +23,7 @@ from typing import Any
 from ..errors import UserError
 from .builtin import LOADERS
 from .custom_file import CustomFile, parse_custom_file
-from .formats.coco import read_coco
-from .formats.coco_file import parse_coco
+from .formats.coco import coco_class_names, read_coco
 from .formats.csv_boxes import csv_class_names, read_csv
 from .formats.files import walk_folder
 from .formats.text import read_text
@@ -130,11 +129,22 @@ def load_custom(path: Path, split: str) -> LoadedSplit:
 
 
 def _read_coco(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    return read_coco(paths["annotations"], paths["images"])
+    return read_coco(
+        paths["annotations"],
+        paths["images"],
+        [split["annotations"] for split in own.splits.values()],
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_yolo(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    return read_yolo_labels(paths["images"], paths["labels"], own.class_names, paths.get("list"))
+    return read_yolo_labels(
+        paths["images"],
+        paths["labels"],
+        own.class_names,
+        paths.get("list"),
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_voc(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
@@ -146,17 +156,30 @@ def _read_voc(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
         own.class_names,
         base=own.voc_base,
         annotation_dirs=[split["annotations"] for split in own.splits.values()],
+        keeps_emptied=own.keeps_emptied,
     )
 
 
 def _read_csv(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     names = _class_names(own, paths)
-    return read_csv(paths["annotations"], paths["images"], names, own.columns)
+    return read_csv(
+        paths["annotations"],
+        paths["images"],
+        names,
+        own.columns,
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_via(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     names = _class_names(own, paths)
-    return read_via(paths["annotations"], paths["images"], names, own.class_attribute)
+    return read_via(
+        paths["annotations"],
+        paths["images"],
+        names,
+        own.class_attribute,
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 _READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
@@ -178,7 +201,8 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     if own.class_names is not None:  # always so with yolo
         return own.class_names
     if own.format == "coco":
-        return parse_coco(paths["annotations"]).classes()[0]
+        files = [split["annotations"] for split in own.splits.values()]
+        return coco_class_names(paths["annotations"], files)
     read = {
         "voc": voc_class_names,
         "csv": lambda file: csv_class_names(file, own.columns),

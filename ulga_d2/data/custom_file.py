@@ -48,6 +48,7 @@ class CustomFile:
         class_names: in order of their numbers; None where the annotations tell.
         columns: names of a CSV file's columns by their meaning.
         class_attribute: the region attribute of VIA that says the class.
+        keeps_emptied: keep an image that lost all its boxes as one without boxes.
         voc_base: number of the first pixel in VOC files, 0 or 1; None where the files tell.
         patient: the pattern that finds whose image it is in the image's path.
     """
@@ -59,6 +60,7 @@ class CustomFile:
     class_names: tuple[str, ...] | None
     columns: dict[str, str]
     class_attribute: str | None
+    keeps_emptied: bool
     voc_base: int | None
     patient: str | None
 
@@ -76,7 +78,7 @@ def parse_custom_file(path: Path, content: object) -> CustomFile:
     if not isinstance(content, dict):
         raise UserError(f"{path}: no data set; write {', '.join(_NEEDED)} as `key: value` lines")
     kind = _one_of(path, "format", content.get("format"), _PATHS)
-    _check_keys(path, "", content, _NEEDED, ("patient", *_OPTIONS[kind]))
+    _check_keys(path, "", content, _NEEDED, ("patient", "keep_emptied_images", *_OPTIONS[kind]))
     class_names = _class_names(path, content)
     if kind == "yolo" and class_names is None:
         raise UserError(
@@ -92,6 +94,7 @@ def parse_custom_file(path: Path, content: object) -> CustomFile:
         class_names=class_names,
         columns=_columns(path, content),
         class_attribute=attribute and _text(path, "class_attribute", attribute),
+        keeps_emptied=_switch(path, content, "keep_emptied_images"),
         voc_base=_voc_base(path, content.get("voc_base")),
         patient=_pattern(path, content),
     )
@@ -178,6 +181,13 @@ def _class_names(path: Path, content: dict) -> tuple[str, ...] | None:
     if len(set(texts)) < len(texts):
         raise UserError(f"{path}: a class name stands twice in {str(list(texts))[:200]}")
     return texts
+
+
+def _switch(path: Path, content: dict[str, Any], key: str) -> bool:
+    value = content.get(key, False)
+    if not isinstance(value, bool):
+        raise UserError(f"{path}: {key} is {str(value)[:50]!r}; write true or false")
+    return value
 
 
 def _voc_base(path: Path, value: object) -> int | None:

@@ -15,14 +15,19 @@ from ..record import Box, make_record
 from ..report import DataReport, Faults
 from ..size_cache import cached_sizes
 from .files import ImageFolder
-from .masks import compress_mask
+from .masks import compress_mask, mask_box
 from .policy import check_missing
-from .units import starts_at_one, wrong_unit
+from .units import XYXY, starts_at_one, wrong_unit
 
 logger = logging.getLogger(__name__)
 
 # So many missing images come with the name of a file that may be meant.
 _SUGGESTIONS = 3
+# A box and the box around its mask that overlap less (intersection over union) contradict.
+_LEAST_OVERLAP = 0.5
+AROUND_MASK = "boxes drawn around the mask, for want of a box"
+UNLIKE_MASK = "boxes that do not fit their mask; both are kept"
+USELESS_MASK = "objects without a box whose mask cannot be used dropped"
 STARTS_AT_ONE = "boxes that end one pixel past the edge, and none starts at 0: numbers from 1?"
 
 
@@ -31,9 +36,11 @@ class OutlinedBox(Box):
     """A box with its mask as the file gives it.
 
     Attributes:
+        xyxy: as in `Box`; None where the box is to be drawn around the mask.
         outline: polygons or run lengths in COCO's form; None where the object has no mask.
     """
 
+    xyxy: XYXY | None
     outline: list | dict | None = None
 
 
@@ -90,47 +97,53 @@ def make_records(
     faults = Faults()
     _check_unique(entries, faults)
     folder = ImageFolder(image_dir, report, faults)
-    unusable: list[str] = []
-    usable: list[tuple[ImageEntry, tuple[int, int]]] = []
+    missing: list[str] = []
+    usable: list[_Usable] = []
     with cached_sizes(image_dir) as size_of:
         for entry in with_progress(entries, f"reading {source}", logger):
             try:
                 size = _size(entry, size_of)
             except _Unusable as error:
                 hint = ""
-                if len(unusable) < _SUGGESTIONS and not os.path.exists(entry.path):
+                if len(missing) < _SUGGESTIONS and not os.path.exists(entry.path):
                     hint = folder.suggestion(os.path.relpath(entry.path, image_dir))
                 report.drop_image(error.reason, error.place + hint, len(entry.boxes))
-                unusable.append(error.place + hint)
+                missing.append(error.place + hint)
                 continue
             _check_size(entry, size, report, faults)
-            usable.append((_in_pixels(entry, size), size))
+            entry = _in_pixels(entry, size)
+            boxes = [with_mask(box, size, report) for box in entry.boxes]
+            usable.append(_Usable(entry, size, [box for box in boxes if box]))
     faults.stop_if_any()
-    check_missing(unusable, len(entries), f"images that {source} names are missing or unreadable")
+    check_missing(missing, len(entries), f"images that {source} names are missing or unreadable")
     _check_unit(usable, source, gives_sides, report)
-    records = [_record(entry, size, class_names, report) for entry, size in usable]
+    records = [_record(image, class_names, report) for image in usable]
     return [record for record in records if record]
 
 
+@dataclass(frozen=True)
+class _Usable:
+    """An image that can be read: its entry, its size (height, width), its boxes with masks."""
+
+    entry: ImageEntry
+    size: tuple[int, int]
+    boxes: list[Box]
+
+
 def _check_unit(
-    usable: Sequence[tuple[ImageEntry, tuple[int, int]]],
-    source: Path,
-    gives_sides: bool,
-    report: DataReport,
+    images: Sequence[_Usable], source: Path, gives_sides: bool, report: DataReport
 ) -> None:
     """Refuse boxes whose numbers prove to be something else than pixels from the top left."""
-    usable = [(entry, size) for entry, size in usable if not entry.is_relative]
-    boxes = [box for entry, _ in usable for box in entry.boxes]
-    sizes = [size for entry, size in usable for _ in entry.boxes]
+    images = [image for image in images if not image.entry.is_relative]
+    boxes = [box for image in images for box in image.boxes]
+    sizes = [image.size for image in images for _ in image.boxes]
     corners = [box.xyxy for box in boxes]
     wrong = wrong_unit(corners, sizes, gives_sides=gives_sides)
     if wrong:
         number, fault = wrong
         raise UserError(f"{source}: {fault} (first: {boxes[number].place})")
     for number in starts_at_one(corners, sizes):
-        report.note(
-            "boxes one pixel past the edge; do the numbers start at 1?", boxes[number].place
-        )
+        report.note(STARTS_AT_ONE, boxes[number].place)
 
 
 class _Unusable(Exception):
@@ -184,17 +197,16 @@ def _check_size(
     )
 
 
-def _record(
-    entry: ImageEntry, size: tuple[int, int], class_names: tuple[str, ...], report: DataReport
-) -> dict | None:
+def _record(image: _Usable, class_names: tuple[str, ...], report: DataReport) -> dict | None:
+    entry = image.entry
     return make_record(
         file_name=str(entry.path),
         image_id=entry.image_id,
-        size=size,
-        boxes=[_with_mask(box, size, report) for box in entry.boxes],
+        size=image.size,
+        boxes=image.boxes,
         class_names=class_names,
         report=report,
-        lost_boxes=entry.lost_boxes,
+        lost_boxes=entry.lost_boxes + len(entry.boxes) - len(image.boxes),
     )
 
 
@@ -219,12 +231,47 @@ def _scaled(numbers: Sequence[float], width: int, height: int) -> tuple[float, .
     return tuple(value * (height if number % 2 else width) for number, value in enumerate(numbers))
 
 
-def _with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> Box:
-    """Return the box with its mask in pixels; a mask that is none is left out, and counted."""
-    mask = None
+def with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> Box | None:
+    """Return a box with its mask as run lengths; a mask that is none is left out, and counted.
+
+    Args:
+        box: as read; without numbers of its own it becomes the box around its mask.
+        size: (height, width) of the image.
+        report: takes the counts, in place.
+
+    Returns:
+        None where neither box nor mask can be used, which is counted.
+    """
+    mask, xyxy = box.segmentation, box.xyxy
     if box.outline:
         try:
             mask = compress_mask(box.outline, size)
         except ValueError as error:
+            if xyxy is None:
+                report.drop_box(USELESS_MASK, f"{box.place}: {error}")
+                return None
             report.note("masks that cannot be used left out", f"{box.place}: {error}")
-    return Box(box.xyxy, box.category_id, box.place, box.iscrowd, mask, box.area)
+    around = mask_box(box.outline, mask) if mask and box.outline else None
+    if xyxy is None:
+        report.note(AROUND_MASK, box.place)
+        xyxy = around
+    elif around and _area(xyxy) and _overlap(xyxy, around) < _LEAST_OVERLAP:
+        report.note(UNLIKE_MASK, box.place)
+    return Box(xyxy, box.category_id, box.place, box.iscrowd, mask, box.area)
+
+
+def _overlap(first: XYXY, second: XYXY) -> float:
+    """Return the intersection of two boxes, of which one has an area, over their union."""
+    shared = _area(
+        (
+            max(first[0], second[0]),
+            max(first[1], second[1]),
+            min(first[2], second[2]),
+            min(first[3], second[3]),
+        )
+    )
+    return shared / (_area(first) + _area(second) - shared)
+
+
+def _area(box: XYXY) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
