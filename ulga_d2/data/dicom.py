@@ -39,9 +39,10 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored")
+_OWN_RANGE = ("WindowCenter", "VOILUTSequence")
 _OF_A_HEADER = {
     "stop_before_pixels": True,
-    "specific_tags": [*_NUMBERS, "NumberOfFrames", "PhotometricInterpretation"],
+    "specific_tags": [*_NUMBERS, "NumberOfFrames", "PhotometricInterpretation", *_OWN_RANGE],
 }
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIXEL_TAG = 0x7FE00010
@@ -56,7 +57,7 @@ _CODECS = 'pip install "ulga_d2[dicom]"'
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """The size and the pixel type that a DICOM header states."""
+    """The size and the pixel type that a DICOM header states, and whether it has a window."""
 
     height: int
     width: int
@@ -65,6 +66,7 @@ class DicomHeader:
     bits_allocated: int
     bits: int
     photometric: str
+    has_window: bool
 
 
 def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
@@ -267,7 +269,8 @@ def _header(dataset: Dataset, path: str) -> DicomHeader:
     if (samples == 3) != (photometric in _COLOUR) or samples not in (1, 3):
         raise undecodable(path, f"{samples} samples a pixel do not suit {photometric}")
     check_pixel_count(path, rows, columns)
-    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric)
+    has_window = any(name in dataset and dataset[name].value for name in _OWN_RANGE)
+    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric, has_window)
 
 
 def _check_readable(dataset: Dataset, header: DicomHeader, found: int, path: str) -> bool:

@@ -38,6 +38,7 @@ class ImageFacts:
         bits: of one stored sample.
         orientation: EXIF's, 1 (upright) to 8; the stored size is turned from 5 on.
         frames: pages of a TIFF, frames of an animation.
+        has_window: a DICOM file states a VOI window or table of its own.
     """
 
     height: int
@@ -47,6 +48,7 @@ class ImageFacts:
     bits: int
     orientation: int = 1
     frames: int = 1
+    has_window: bool = False
 
 
 def image_facts(path: str) -> ImageFacts:
@@ -62,8 +64,14 @@ def image_facts(path: str) -> ImageFacts:
             from .dicom import dicom_header
 
             header = dicom_header(file, path)
-            mode = header.photometric
-            return ImageFacts(header.height, header.width, mode, "DICOM", header.bits)
+            return ImageFacts(
+                header.height,
+                header.width,
+                header.photometric,
+                "DICOM",
+                header.bits,
+                has_window=header.has_window,
+            )
         if kind == MATLAB:
             from .formats.cheng import mat_size
 
