@@ -108,7 +108,8 @@ def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndar
         mapped = np.uint8(PIXEL_MAX) - pixels if stored.inverted else pixels
     else:
         mapped = _spread(pixels, low, high, stored.inverted)
-        if not np.isfinite(mapped).all():
+        is_range = low >= high or math.isfinite(scale_of(low, high))
+        if not is_range or not np.isfinite(mapped).all():
             raise not_finite(path, f" once {low:g} to {high:g} are spread over 0 to {PIXEL_MAX:g}")
     if stored.padding is not None:
         mapped[stored.padding] = 0

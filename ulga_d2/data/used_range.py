@@ -199,7 +199,7 @@ def _measure(record: dict, facts: ImageFacts, frame: int | None) -> ImageRange:
     values = _inside(stored)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise not_finite(path)
-    left_out = int(TAIL / 100 * (values.size - 1))
+    left_out = int(values.size * TAIL / 100)
     ends = [left_out, values.size - 1 - left_out]
     low, high = np.partition(values, ends, axis=None)[ends].astype(float).tolist()
     if low < high and not math.isfinite(scale_of(low, high)):
@@ -234,15 +234,15 @@ def _in_shares(images: Sequence[ImageRange]) -> list[tuple[float, float]]:
 
 
 def _bounds(ranges: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """Return the range of all but `OUTLYING_IMAGES` percent at either end; each end is one's own.
+    """Return the range of all images but the `OUTLYING_IMAGES` percent that go furthest.
 
-    Of fewer than 20 images, none is left out.
+    Those are counted at each end by itself; of fewer than 20 images none is left out.
     """
     if not ranges:
         return None
-    lows, highs = zip(*ranges, strict=True)
-    low = np.percentile(lows, OUTLYING_IMAGES, method="lower")
-    return float(low), float(np.percentile(highs, 100 - OUTLYING_IMAGES, method="higher"))
+    left_out = len(ranges) * OUTLYING_IMAGES // 100
+    lows, highs = (sorted(ends) for ends in zip(*ranges, strict=True))
+    return lows[left_out], highs[-1 - left_out]
 
 
 def _few_are_flat(
