@@ -378,8 +378,19 @@ def test_data_check_reports_the_used_range_and_draws_what_the_network_sees(tmp_p
     assert report["verdict"] == "clean"
     config = config_of(tmp_path, dataset_of(tmp_path / "data"))
     flat_report, flat_sheet = checked(tmp_path / "full", str(config))
-    assert any("small part of the range" in item["what"] for item in flat_report["findings"])
+    faults = [item for item in flat_report["findings"] if "little contrast" in item["what"]]
+    assert [item["split"] for item in faults] == ["own_train", "own_val"]
     assert contrast(sheet) > 5 * contrast(flat_sheet)
+
+
+def test_data_check_names_a_split_whose_values_lie_outside_the_window(tmp_path, capsys):
+    dataset_of(tmp_path / "data")
+    for path in (tmp_path / "data" / "images" / "val").iterdir():
+        write(path, frame(len(path.name), 0, 4095))
+    report, _ = checked(tmp_path / "auto", str(tmp_path / "data" / "own.yaml"))
+    faults = [item for item in report["findings"] if "little contrast" in item["what"]]
+    assert [item["split"] for item in faults] == ["val"]
+    assert faults[0]["first_places"][0].startswith("window, stored values 32978 to 36863; 4 of 4")
 
 
 def config_of(folder: Path, options: list[str]) -> Path:

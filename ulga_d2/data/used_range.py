@@ -161,16 +161,27 @@ def choose_intensity(used: UsedRange) -> Intensity:
         return FULL_RANGE
     shares = _in_shares(deep)
     bounds = _bounds(shares)
-    if bounds and bounds[1] - bounds[0] >= MIN_USED and _few_are_flat(deep, shares, 1.0):
+    if bounds and bounds[1] - bounds[0] >= MIN_USED and _few_are_flat(deep, shares, (0.0, 1.0)):
         return FULL_RANGE
-    low, high = _bounds([(image.low, image.high) for image in images]) or (0.0, 0.0)
+    ranges = [(image.low, image.high) for image in images]
+    low, high = _bounds(ranges) or (0.0, 0.0)
     is_range = low < high and math.isfinite(scale_of(low, high))
     # A window replaces the files' own ones, which state different values.
     if is_range and not any(image.has_window for image in images):
-        ranges = [(image.low, image.high) for image in images]
-        if _few_are_flat(images, ranges, high - low):
+        if _few_are_flat(images, ranges, (low, high)):
             return Intensity("window", low, high)
     return Intensity("percentile", TAIL, 100 - TAIL)
+
+
+def suits(intensity: Intensity, used: UsedRange) -> bool:
+    """Tell whether an intensity shows the images of a dataset with contrast, as far as known."""
+    if intensity.kind == "full":
+        return choose_intensity(used).kind == "full"
+    images = [image for image in used.images if not image.has_window]
+    if intensity.kind == "percentile" or not images:
+        return True
+    ranges = [(image.low, image.high) for image in images]
+    return _few_are_flat(images, ranges, (intensity.low, intensity.high))
 
 
 @contextlib.contextmanager
@@ -246,12 +257,23 @@ def _bounds(ranges: Sequence[tuple[float, float]]) -> tuple[float, float] | None
 
 
 def _few_are_flat(
-    images: Sequence[ImageRange], ranges: Sequence[tuple[float, float]], width: float
+    images: Sequence[ImageRange],
+    ranges: Sequence[tuple[float, float]],
+    window: tuple[float, float],
 ) -> bool:
-    """Tell whether a range of `width` serves: of images with objects, or of all without any."""
+    """Tell whether a window serves: those with objects count, or all where none has objects.
+
+    Args:
+        images: which.
+        ranges: of each, in the window's unit.
+        window: what becomes black and white.
+    """
     judged = [pair for image, pair in zip(images, ranges, strict=True) if image.has_objects]
     judged = judged or list(ranges)
-    flat = sum(0 < high - low < MIN_CONTRAST * width for low, high in judged)
+    least = MIN_CONTRAST * (window[1] - window[0])
+    flat = sum(
+        low < high and min(high, window[1]) - max(low, window[0]) < least for low, high in judged
+    )
     return flat <= MAX_FLAT * len(judged)
 
 
