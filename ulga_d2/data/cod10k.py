@@ -202,7 +202,7 @@ class _Reader:
             self.report.note("masks that cannot be used left out", f"{box.place}: {error}")
             return None
 
-    def _record(self, stem: str, path: str, size: tuple[int, int], boxes: list[Box]) -> dict:
+    def _record(self, stem: str, path: str, size: tuple[int, int], boxes: list[Box]) -> dict | None:
         return make_record(
             file_name=path,
             image_id=stem,
