@@ -162,9 +162,11 @@ def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.SCALE_RANGE = [0.8, 1.25]
     # Which stored values become black and white: "full" = the range that the file declares,
     # "window" = INTENSITY_RANGE as stored values (DICOM: after the modality LUT, Hounsfield units
-    # for instance), "percentile" = INTENSITY_RANGE as percentiles of each image.
-    cfg.INPUT.INTENSITY = "full"
-    # [low, high] for the two; [] with "full".
+    # for instance), "percentile" = INTENSITY_RANGE as percentiles of each image. "auto" = a
+    # training chooses one of them from its images (docs/data_report.md) and writes it, with its
+    # numbers, into config.yaml and checkpoints; inference uses these.
+    cfg.INPUT.INTENSITY = "auto"
+    # [low, high] of "window" and "percentile"; [] with the other two.
     cfg.INPUT.INTENSITY_RANGE = []
     tile = cfg.INPUT.TILE = _node()
     # Side of the tiles that large images are cut into, in training and inference, in pixels of the

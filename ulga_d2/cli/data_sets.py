@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
-from ..data.check.doctor import Settings
+from ..data.check.doctor import Settings, auto_intensity
+from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..errors import UserError
@@ -56,6 +58,22 @@ class DataSet:
                 else:
                     splits[name] = error
         return splits
+
+    def intensity(self, loaded: Mapping[str, LoadedSplit]) -> Intensity:
+        """Return how stored values become the network's: the config's, or what auto decides.
+
+        Args:
+            loaded: splits that were read already; those that are trained on are read if missing,
+                and left out if they cannot be read.
+        """
+        if self.settings.intensity is not None:
+            return self.settings.intensity
+        splits = dict(loaded)
+        for name in self.settings.training:
+            if name in self.loaders and name not in splits:
+                with contextlib.suppress(UserError):
+                    splits[name] = self.loaders[name]()
+        return auto_intensity(splits, self.settings)
 
     def load_all(self) -> dict[str, LoadedSplit]:
         """Read every split.
@@ -135,13 +153,14 @@ def _own(path: Path) -> DataSet:
 def _of_config(file: str) -> DataSet:
     from ..engine.datasets import build_options
     from ..engine.launch import read_config
-    from ..inference.preprocess import build_intensity
+    from ..inference.preprocess import AUTO, build_intensity
 
     cfg = read_config(argparse.Namespace(config_file=file, opts=[], eval_only=True))
     settings = Settings(
         anchors=_anchors(cfg),
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        intensity=build_intensity(cfg),
+        intensity=None if cfg.INPUT.INTENSITY == AUTO else build_intensity(cfg),
+        training=tuple(cfg.DATASETS.TRAIN),
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
     options = build_options(cfg)

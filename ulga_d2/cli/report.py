@@ -95,9 +95,12 @@ def _test_set(run_dir: Path) -> tuple[CfgNode, str, RunData]:
     from .. import get_cfg
     from ..config import merge_config
     from ..engine.datasets import load_run_data
+    from ..inference.preprocess import adopt_intensity
 
     cfg = get_cfg()
-    merge_config(cfg, str(run_dir / "config.yaml"), [])
+    config = run_dir / "config.yaml"
+    merge_config(cfg, str(config), [])
+    adopt_intensity(cfg, config.read_text(encoding="utf-8"), str(config))
     if len(cfg.DATASETS.TEST) != 1:
         raise UserError(
             f"{run_dir} was tested on {', '.join(cfg.DATASETS.TEST)}; a report is about one set, "

@@ -23,7 +23,7 @@ from pydicom.uid import UID_dictionary
 
 from ..errors import UserError
 from .dicom_file import PIXELS, DicomFile
-from .dicom_tables import apply_tables, tables_of_frame
+from .dicom_tables import apply_tables, has_own_window, tables_of_frame
 from .image_file import check_size, jpeg_frame, undecodable
 from .image_header import check_scans, choose_frame
 from .intensity import StoredPixels
@@ -42,7 +42,7 @@ _JP2_START = b"\0\0\0\x0cjP  "
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """The size and the pixel type that a DICOM header states."""
+    """The size and the pixel type that a DICOM header states, and whether it has a window."""
 
     height: int
     width: int
@@ -51,6 +51,7 @@ class DicomHeader:
     bits_allocated: int
     bits: int
     photometric: str
+    has_window: bool
 
 
 def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
@@ -207,7 +208,8 @@ def _header(dataset: Dataset, path: str, file_bytes: int) -> DicomHeader:
         raise undecodable(path, f"{samples} samples a pixel do not suit {photometric}")
     needed = _bytes_per_pixel(dataset, allocated, photometric)
     check_size(path, rows, columns, needed, file_bytes)
-    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric)
+    has_window = photometric in _GREY and has_own_window(dataset, path)
+    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric, has_window)
 
 
 def _bytes_per_pixel(dataset: Dataset, allocated: int, photometric: str) -> int:

@@ -72,7 +72,7 @@ _OTHERS = (
 )
 _WANTED = [*HEADER, *TABLES, *SEQUENCES, *_PALETTE, *_OTHERS, *PIXELS]
 _WANTED_TAGS = [tag for tag in map(pydicom.datadict.tag_for_keyword, _WANTED) if tag is not None]
-_HEADER_TAGS = [pydicom.datadict.tag_for_keyword(name) for name in HEADER]
+_HEADER_TAGS = [pydicom.datadict.tag_for_keyword(name) for name in (*HEADER, *TABLES, *SEQUENCES)]
 _PIXEL_TAG = 0x7FE00010
 _PIXEL_TAGS = frozenset([0x7FE00008, 0x7FE00009, _PIXEL_TAG])
 _META_GROUP = 0x0002
@@ -113,7 +113,7 @@ class DicomFile:
             self._file = self._inflated(file.tell())
 
     def header(self) -> Dataset:
-        """Return the elements of the size and the type of the pixels."""
+        """Return all elements that an image needs but palettes and the pixel data."""
         return self._read(lambda file: read_partial(file, _is_pixel_data, None, True, _HEADER_TAGS))
 
     def dataset(self) -> Dataset:

@@ -69,6 +69,16 @@ def _replace(tables: Dataset, source: Dataset, names: tuple[str, ...], table: st
             tables[name] = source[name]
 
 
+def has_own_window(dataset: Dataset, path: str) -> bool:
+    """Tell whether a dataset states a VOI window or table, for its first frame at least.
+
+    Raises:
+        UserError: see `tables_of_frame`.
+    """
+    tables = tables_of_frame(dataset, 0, path)
+    return bool(tables.get("VOILUTSequence") or tables.get("WindowCenter") not in (None, ""))
+
+
 def apply_tables(
     pixels: np.ndarray, tables: Dataset, limits: Limits, path: str, *, apply_voi: bool
 ) -> tuple[np.ndarray, Limits]:

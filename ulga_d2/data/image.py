@@ -27,7 +27,7 @@ from .png import essential_png
 from .shared_switch import SharedSwitch
 from .tiff import WHITE_IS_ZERO, TiffFile, TiffPage
 
-__all__ = ["count_frames", "from_stored", "image_size", "read_image"]
+__all__ = ["count_frames", "from_stored", "image_size", "read_image", "read_stored"]
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
@@ -57,17 +57,30 @@ def read_image(
             several frames and none is chosen, or not so many; or "full" is asked of a pixel type
             without a declared range (floating point, 32 bits).
     """
+    stored = read_stored(path, own_window=intensity.kind == "full", frame=frame)
+    return to_network(stored, intensity, path)
+
+
+def read_stored(path: str, *, own_window: bool, frame: int | None = None) -> StoredPixels:
+    """Return the stored pixels of an image file, upright, before any intensity is applied.
+
+    Args:
+        path: of the file.
+        own_window: apply the VOI window or table that a DICOM file states.
+        frame: see `read_image`.
+
+    Raises:
+        UserError: see `read_image`.
+    """
     with open_image_file(path) as file:
         kind = kind_of(file)
         if kind == DICOM:
             from .dicom import read_dicom  # a moment that only DICOM data should wait for
 
-            stored = read_dicom(file, path, apply_voi=intensity.kind == "full", frame=frame)
-        elif kind == MATLAB:
-            stored = _read_matlab(path)
-        else:
-            stored = _read_picture(file, path, frame)
-    return to_network(stored, intensity, path)
+            return read_dicom(file, path, apply_voi=own_window, frame=frame)
+        if kind == MATLAB:
+            return _read_matlab(path)
+        return _read_picture(file, path, frame)
 
 
 def count_frames(path: str) -> int:

@@ -55,6 +55,7 @@ class ImageFacts:
         bits: of one stored sample.
         orientation: EXIF's, 1 (upright) to 8; the stored size is turned from 5 on.
         frames: of a DICOM file; pages of a TIFF, without the smaller copies of a pyramid.
+        has_window: a DICOM file states a VOI window or table of its own.
     """
 
     height: int
@@ -64,6 +65,7 @@ class ImageFacts:
     bits: int
     orientation: int = 1
     frames: int = 1
+    has_window: bool = False
 
 
 def image_facts(path: str, frame: int = 0) -> ImageFacts:
@@ -92,6 +94,7 @@ def image_facts(path: str, frame: int = 0) -> ImageFacts:
                 "DICOM",
                 header.bits,
                 frames=header.frames,
+                has_window=header.has_window,
             )
         if kind == MATLAB:
             from .formats.cheng import mat_size

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..formats.policy import MAX_MISSING
+from ..intensity import Intensity
+from ..used_range import UsedRange, choose_intensity
 from .duplicates import exact_duplicates, near_duplicates
 from .finding import ERROR, NOTE, PROBLEM, Finding, finding
 from .scan import Scan
@@ -101,6 +103,19 @@ def kind_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
             shown = ", ".join(f"{kind} {count:,}" for kind, count in counts[key].most_common())
             what = {"mode": "pixel modes are mixed", "bits": "bits a sample are mixed"}[key]
             found.append(Finding(level, ", ".join(scanned), what, 0, (shown,), cures[key]))
+    return found
+
+
+def intensity_findings(used: Mapping[str, UsedRange], intensity: Intensity) -> list[Finding]:
+    """Return the splits whose images an intensity of "full" would show flat."""
+    if intensity.kind != "full":
+        return []
+    found = []
+    for name, split in used.items():
+        if choose_intensity(split).kind != "full":
+            what = "images use a small part of the range that INPUT.INTENSITY full maps to 0..255"
+            cure = "set INPUT.INTENSITY auto, or window or percentile with INPUT.INTENSITY_RANGE"
+            found.append(Finding(PROBLEM, name, what, split.deep, (split.summary(),), cure))
     return found
 
 
