@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
 from ..data.check.doctor import Settings, auto_intensity
+from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
@@ -171,7 +172,16 @@ def _of_config(file: str) -> DataSet:
     for name in names:
         if name not in known:
             raise _unknown(name, known)
-    return DataSet(file, {name: known[name] for name in names}, settings=settings)
+    loaders = {name: partial(_load_frame, known[name], cfg.INPUT.FRAME) for name in names}
+    return DataSet(file, loaders, settings=settings)
+
+
+def _load_frame(load: Callable[[], LoadedSplit], frame: int | None) -> LoadedSplit:
+    """Return a split whose records name the frame to read; without one they stay as they are."""
+    loaded = load()
+    if frame is None:
+        return loaded
+    return replace(loaded, records=choose_frames(loaded.records, frame))
 
 
 def _own_of_config(path: Path, options: DatasetOptions) -> dict[str, Callable[[], LoadedSplit]]:

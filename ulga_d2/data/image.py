@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 
+from ..errors import UserError
 from .image_file import DICOM, MATLAB, kind_of, missing_end, open_image_file, undecodable
 from .image_header import (
     ImageFacts,
@@ -27,7 +28,14 @@ from .png import essential_png
 from .shared_switch import SharedSwitch
 from .tiff import WHITE_IS_ZERO, TiffFile, TiffPage
 
-__all__ = ["count_frames", "from_stored", "image_size", "read_image", "read_stored"]
+__all__ = [
+    "choose_frames",
+    "count_frames",
+    "from_stored",
+    "image_size",
+    "read_image",
+    "read_stored",
+]
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
@@ -97,6 +105,31 @@ def count_frames(path: str) -> int:
 
             return dicom_frames(file, path)
     return image_facts(path).frames
+
+
+def choose_frames(records: Sequence[dict], frame: int | None) -> list[dict]:
+    """Return records that name the frame to read, as `frame`, if one is chosen.
+
+    Args:
+        records: `frames` says how many frames or pages an image file has, if there are several.
+        frame: which one is read of these, from 0.
+
+    Raises:
+        UserError: a file has several and none is chosen, not so many, or one of another size than
+            its first, on which the boxes were checked.
+    """
+    for record in records:
+        if "frames" not in record:
+            continue
+        path = record["file_name"]
+        facts = image_facts(path, choose_frame(path, record["frames"], frame))
+        if (facts.height, facts.width) != (record["height"], record["width"]):
+            raise UserError(
+                f"image {path}: frame {frame} has {facts.width} x {facts.height} pixels, and the "
+                f"first has {record['width']} x {record['height']}; save frame {frame} as a file "
+                "of its own"
+            )
+    return list(records) if frame is None else [{**record, "frame": frame} for record in records]
 
 
 def from_stored(stored: StoredPixels, intensity: Intensity, name: str) -> np.ndarray:

@@ -92,7 +92,7 @@ def make_records(
     folder = ImageFolder(image_dir, report, faults)
     unusable: list[str] = []
     usable: list[tuple[ImageEntry, tuple[int, int]]] = []
-    with cached_sizes(image_dir) as size_of:
+    with cached_sizes(image_dir, report) as size_of:
         for entry in with_progress(entries, f"reading {source}", logger):
             try:
                 size = _size(entry, size_of)
