@@ -226,7 +226,7 @@ def test_at_most_200_images_are_read_evenly_and_always_the_same_ones(tmp_path, m
     monkeypatch.setattr(
         used_range,
         "_measure",
-        lambda record, facts, frame: read.append(Path(record["file_name"]).stem),
+        lambda record, facts: read.append(Path(record["file_name"]).stem),
     )
     for _ in range(2):
         measure_used_range(records_of(*paths))

@@ -98,4 +98,4 @@ def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
     one += scan_images(records[5:], FULL_RANGE, decode=True)
     monkeypatch.setattr(scanning, "MIN_IMAGES", 1)
     assert scan_images(records, FULL_RANGE, decode=True) == one
-    assert one[5].fault.startswith(f"image {paths[5]}")
+    assert one[5].fault.startswith(f"image {records[5]['file_name']}")

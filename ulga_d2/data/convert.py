@@ -37,8 +37,9 @@ def convert(
     """Write all splits of a data set into a new folder, in a layout that common tools read.
 
     Images are copied as they are, under their path within the split. Files that common tools do not
-    show as we do (DICOM, MATLAB, images turned by EXIF, one of several pages) become upright PNGs of 8 or 16 bits. What
-    was written is read back and counted. Whose image it is gets lost: no format has a place for it.
+    show as we do (DICOM, MATLAB, images turned by EXIF, pages of several) become upright PNGs of 8
+    or 16 bits. What was written is read back and counted. Whose image it is gets lost: no format
+    has a place for it.
 
     Args:
         name: of the data set; `OUT/dataset.yaml` describes its copy, for DATASETS.CUSTOM.
