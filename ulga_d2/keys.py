@@ -168,6 +168,10 @@ def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.INTENSITY = "auto"
     # [low, high] of "window" and "percentile"; [] with the other two.
     cfg.INPUT.INTENSITY_RANGE = []
+    # Which frame of a DICOM file or page of a TIFF that has several is read in training and
+    # evaluation, from 0; None refuses such files. Files of one frame take no notice of it, and
+    # `ulga predict` takes every frame.
+    cfg.INPUT.FRAME = None
     tile = cfg.INPUT.TILE = _node()
     # Side of the tiles that large images are cut into, in training and inference, in pixels of the
     # original image; 0 = whole images. A tile's longest side is resized to SQUARE_SIZE.

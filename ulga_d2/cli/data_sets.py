@@ -6,9 +6,8 @@ import argparse
 import contextlib
 import difflib
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
 from ..data.check.doctor import Settings, auto_intensity
-from ..data.formats.text import read_text
+from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
@@ -101,8 +100,8 @@ def find_data_set(what: str) -> DataSet:
     Raises:
         UserError: it is none of these.
     """
-    if Path(what).suffix in (".yaml", ".yml"):
-        return _own(Path(what)) if _is_own(what) else _of_config(what)
+    if Path(what).suffix in (".yaml", ".yml", ".data"):
+        return _own(Path(what)) if _is_own(Path(what)) else _of_config(what)
     if what in LOADERS:
         loaders = {split: partial(load_split, f"{what}_{split}") for split in SPLITS}
         return DataSet(what, loaders, OPTIONAL)
@@ -139,9 +138,10 @@ def _unknown(name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown data set {name}; {cure} Or name a config or a YAML of your own set.")
 
 
-def _is_own(file: str) -> bool:
-    """Tell an own set's YAML from a config by two keys that only it has."""
-    return re.search(r"^(splits|format)\s*:", read_text(file), re.MULTILINE) is not None
+def _is_own(path: Path) -> bool:
+    from ..data.custom import is_custom_file
+
+    return is_custom_file(path)
 
 
 def _own(path: Path) -> DataSet:
@@ -172,7 +172,16 @@ def _of_config(file: str) -> DataSet:
     for name in names:
         if name not in known:
             raise _unknown(name, known)
-    return DataSet(file, {name: known[name] for name in names}, settings=settings)
+    loaders = {name: partial(_load_frame, known[name], cfg.INPUT.FRAME) for name in names}
+    return DataSet(file, loaders, settings=settings)
+
+
+def _load_frame(load: Callable[[], LoadedSplit], frame: int | None) -> LoadedSplit:
+    """Return a split whose records name the frame to read; without one they stay as they are."""
+    loaded = load()
+    if frame is None:
+        return loaded
+    return replace(loaded, records=choose_frames(loaded.records, frame))
 
 
 def _own_of_config(path: Path, options: DatasetOptions) -> dict[str, Callable[[], LoadedSplit]]:

@@ -84,7 +84,7 @@ def _source(args: argparse.Namespace) -> Source:
     if args.bootstrap:
         drawn = clusters_in_words(how, clusters)
         intervals = f"In brackets: 95 % intervals from {args.bootstrap:,} resamples of {drawn}."
-    reader = partial(read_image, intensity=build_intensity(cfg))
+    reader = partial(read_image, intensity=build_intensity(cfg), frame=cfg.INPUT.FRAME)
     return Source(
         name, records, predictions, class_names, reader, found, intervals, cfg.TEST.FROC_HIT
     )

@@ -34,7 +34,6 @@ MIN_CONTRAST = 1 / 16
 # ... and a range that leaves more than this share of the images flat does not serve.
 MAX_FLAT = 0.1
 
-_DEPTH_NOT_IN_HEADER = ("PPM", "JPEG2000")
 _GREY_DICOM = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -121,7 +120,6 @@ class UsedRange:
 def measure_used_range(
     records: Sequence[dict],
     *,
-    frame: int | None = None,
     pixels: bool = False,
     skip_unreadable: bool = False,
 ) -> UsedRange:
@@ -129,7 +127,6 @@ def measure_used_range(
 
     Args:
         records: of the dataset.
-        frame: of files with several; see `read_image`.
         pixels: read the pixels even where the headers tell enough for `choose_intensity`.
         skip_unreadable: leave out a file that cannot be read, for callers that report it
             themselves.
@@ -149,7 +146,7 @@ def measure_used_range(
     if pixels or any(_may_be_deep(facts) for _, facts in headers):
         for record, facts in headers:
             with _unreadable(skip_unreadable):
-                images.append(_measure(record, facts, frame))
+                images.append(_measure(record, facts))
     return UsedRange(len(files), len(headers), tuple(images))
 
 
@@ -199,14 +196,14 @@ def _may_be_deep(facts: ImageFacts) -> bool:
         return False
     if facts.format == "DICOM":
         return facts.bits > 8 and not facts.has_window and facts.mode in _GREY_DICOM
-    return facts.bits > 8 or facts.format in _DEPTH_NOT_IN_HEADER
+    return facts.bits > 8
 
 
-def _measure(record: dict, facts: ImageFacts, frame: int | None) -> ImageRange:
+def _measure(record: dict, facts: ImageFacts) -> ImageRange:
     path = record["file_name"]
     is_deep = _may_be_deep(facts)
     # Padding is told apart where no window is applied.
-    stored = read_stored(path, own_window=not is_deep, frame=frame)
+    stored = read_stored(path, own_window=not is_deep, frame=record.get("frame"))
     values = _inside(stored)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise not_finite(path)

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from ..config import default_category_ids
 from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
+from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
@@ -66,7 +67,9 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
         raise UserError("DATASETS.TRAIN and DATASETS.TEST must each name a data set")
     for name in names:
         _check_name(cfg, name)
-    loaded = {name: _load(cfg, name) for name in dict.fromkeys(names)}
+    loaded = {
+        name: choose_frames(_load(cfg, name), cfg.INPUT.FRAME) for name in dict.fromkeys(names)
+    }
     classes = {name: tuple(MetadataCatalog.get(name).thing_classes) for name in loaded}
     check_same_classes(classes)
     ids = {name: _category_ids(name) for name in loaded}

@@ -138,7 +138,7 @@ class InferenceMapper:
             read or has another size than the record says.
         """
         try:
-            image = self.preprocessing.read(record["file_name"])
+            image = self.preprocessing.read(record["file_name"], record.get("frame"))
             check_size(image, record)
         except UserError as error:
             return error

@@ -157,8 +157,8 @@ def _scan(
     loaded: Mapping[str, LoadedSplit], intensity: Intensity, *, decode: bool
 ) -> dict[str, Scanned]:
     """Scan all splits in one go, so that the processes start once."""
-    paths = [record["file_name"] for split in loaded.values() for record in split.records]
-    scans = iter(scan_images(paths, intensity, decode=decode))
+    records = [record for split in loaded.values() for record in split.records]
+    scans = iter(scan_images(records, intensity, decode=decode))
     return {
         name: (split.records, [next(scans) for _ in split.records])
         for name, split in loaded.items()

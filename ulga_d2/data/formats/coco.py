@@ -6,8 +6,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from ..record import LoadedSplit
-from ..report import DataReport
+from ..report import DataReport, Faults
 from .coco_file import CocoFile, parse_coco, usable_area
+from .files import ImageFolder
 from .images import ImageEntry, OutlinedBox, make_records
 
 
@@ -27,16 +28,19 @@ def read_coco(json_file: Path, image_dir: Path) -> LoadedSplit:
     class_names, numbers = content.classes()
     report = DataReport.for_classes(class_names)
     boxes = _boxes(content, numbers, report)
+    faults = Faults()
+    images = ImageFolder(image_dir, report, faults)
     entries = [
         ImageEntry(
             image_id=key,
-            path=image_dir / image["file_name"],
+            path=images.find(image["file_name"], f"{json_file}, image {key}"),
             place=f"{json_file}, image {key}",
             boxes=boxes[key],
             stated_size=_stated_size(image),
         )
         for key, image in content.images.items()
     ]
+    faults.stop_if_any()
     records = make_records(
         entries, source=json_file, image_dir=image_dir, class_names=class_names, report=report
     )

@@ -61,7 +61,7 @@ def read_csv(
     )
     rows = _rows(csv_file)
     class_names = class_names or csv_class_names(csv_file, columns)
-    reader = _Reader(csv_file, places, ImageFolder(image_dir), class_names)
+    reader = _Reader(csv_file, places, image_dir, class_names)
     for row in rows:
         reader.add(row)
     entries = reader.finish()
@@ -148,16 +148,16 @@ class _Reader:
         self,
         path: Path,
         places: Mapping[str, int],
-        images: ImageFolder,
+        image_dir: Path,
         class_names: tuple[str, ...],
     ) -> None:
         self.path = path
         self.places = places
-        self.images = images
         self.numbers = ClassNumbers(class_names)
         self.only_class = class_names[0] if len(class_names) == 1 else ""
         self.report = DataReport.for_classes(class_names)
         self.faults = Faults()
+        self.images = ImageFolder(image_dir, self.report, self.faults)
         self.entries: dict[str, ImageEntry] = {}
         self.empty: dict[str, str] = {}
 
@@ -171,7 +171,9 @@ class _Reader:
         entry = self.entries.get(name)
         if entry is None:
             size = self._stated_size(fields, place)
-            entry = ImageEntry(name, self.images.find(name), place, stated_size=size)
+            entry = ImageEntry(
+                name, self.images.find(name, place, is_stem=True), place, stated_size=size
+            )
             self.entries[name] = entry
         elif entry.stated_size != self._stated_size(fields, place):
             self.faults.add(place, f"gives another image size than {entry.place}; correct one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import UserError
@@ -14,10 +14,16 @@ from ..progress import with_progress
 from ..record import Box, make_record
 from ..report import DataReport, Faults
 from ..size_cache import cached_sizes
+from .files import ImageFolder
 from .masks import compress_mask
 from .policy import check_missing
+from .units import starts_at_one, wrong_unit
 
 logger = logging.getLogger(__name__)
+
+# So many missing images come with the name of a file that may be meant.
+_SUGGESTIONS = 3
+STARTS_AT_ONE = "boxes that end one pixel past the edge, and none starts at 0: numbers from 1?"
 
 
 @dataclass(frozen=True)
@@ -41,13 +47,17 @@ class ImageEntry:
         place: where the annotations name it.
         boxes: of the image, possibly none.
         stated_size: (height, width) that the annotations give; None where they do not.
+        is_relative: coordinates are fractions of the image, not pixels.
+        lost_boxes: how many boxes of the image the reader has dropped and counted.
     """
 
     image_id: int | str
     path: Path
     place: str
     boxes: list[OutlinedBox] = field(default_factory=list)
-    stated_size: tuple[object, object] | None = None
+    stated_size: tuple[int, int] | None = None
+    is_relative: bool = False
+    lost_boxes: int = 0
 
 
 def make_records(
@@ -57,8 +67,11 @@ def make_records(
     image_dir: Path,
     class_names: tuple[str, ...],
     report: DataReport,
+    gives_sides: bool = False,
 ) -> list[dict]:
-    """Return the records of one split; images that are missing or unreadable are dropped.
+    """Return the records of one split.
+
+    Left out, and counted, are images that are missing, unreadable or lost all their boxes.
 
     Args:
         entries: the images of the split.
@@ -66,30 +79,58 @@ def make_records(
         image_dir: the folder of the images, which names the cache of their sizes.
         class_names: names by class number.
         report: takes the counts, in place.
+        gives_sides: the file gives boxes as x, y, width, height, not as two corners.
 
     Raises:
         UserError: more than 1 % of the images are missing or unreadable, two entries name one file,
-            or an image has another size than the annotations say.
+            an image has another size than the annotations say, or the boxes prove to be no pixels.
     """
     report.found_images += len(entries)
     report.found_boxes += sum(len(entry.boxes) for entry in entries)
     faults = Faults()
     _check_unique(entries, faults)
+    folder = ImageFolder(image_dir, report, faults)
     unusable: list[str] = []
-    records = []
-    with cached_sizes(image_dir) as size_of:
+    usable: list[tuple[ImageEntry, tuple[int, int]]] = []
+    with cached_sizes(image_dir, report) as size_of:
         for entry in with_progress(entries, f"reading {source}", logger):
             try:
                 size = _size(entry, size_of)
             except _Unusable as error:
-                report.drop_image(error.reason, error.place, len(entry.boxes))
-                unusable.append(error.place)
+                hint = ""
+                if len(unusable) < _SUGGESTIONS and not os.path.exists(entry.path):
+                    hint = folder.suggestion(os.path.relpath(entry.path, image_dir))
+                report.drop_image(error.reason, error.place + hint, len(entry.boxes))
+                unusable.append(error.place + hint)
                 continue
             _check_size(entry, size, report, faults)
-            records.append(_record(entry, size, class_names, report))
+            usable.append((_in_pixels(entry, size), size))
     faults.stop_if_any()
     check_missing(unusable, len(entries), f"images that {source} names are missing or unreadable")
-    return records
+    _check_unit(usable, source, gives_sides, report)
+    records = [_record(entry, size, class_names, report) for entry, size in usable]
+    return [record for record in records if record]
+
+
+def _check_unit(
+    usable: Sequence[tuple[ImageEntry, tuple[int, int]]],
+    source: Path,
+    gives_sides: bool,
+    report: DataReport,
+) -> None:
+    """Refuse boxes whose numbers prove to be something else than pixels from the top left."""
+    usable = [(entry, size) for entry, size in usable if not entry.is_relative]
+    boxes = [box for entry, _ in usable for box in entry.boxes]
+    sizes = [size for entry, size in usable for _ in entry.boxes]
+    corners = [box.xyxy for box in boxes]
+    wrong = wrong_unit(corners, sizes, gives_sides=gives_sides)
+    if wrong:
+        number, fault = wrong
+        raise UserError(f"{source}: {fault} (first: {boxes[number].place})")
+    for number in starts_at_one(corners, sizes):
+        report.note(
+            "boxes one pixel past the edge; do the numbers start at 1?", boxes[number].place
+        )
 
 
 class _Unusable(Exception):
@@ -116,7 +157,10 @@ def _check_unique(entries: Sequence[ImageEntry], faults: Faults) -> None:
     places: dict[Path, str] = {}
     for entry in entries:
         if entry.path in places:
-            fault = f"names {entry.path}, as {places[entry.path]} does; merge the two"
+            fault = (
+                f"names {entry.path}, as {places[entry.path]} does; merge the two, or restore the "
+                "file of the one whose name is not quite the file's"
+            )
             faults.add(entry.place, fault)
         places[entry.path] = entry.place
 
@@ -142,7 +186,7 @@ def _check_size(
 
 def _record(
     entry: ImageEntry, size: tuple[int, int], class_names: tuple[str, ...], report: DataReport
-) -> dict:
+) -> dict | None:
     return make_record(
         file_name=str(entry.path),
         image_id=entry.image_id,
@@ -150,7 +194,29 @@ def _record(
         boxes=[_with_mask(box, size, report) for box in entry.boxes],
         class_names=class_names,
         report=report,
+        lost_boxes=entry.lost_boxes,
     )
+
+
+def _in_pixels(entry: ImageEntry, size: tuple[int, int]) -> ImageEntry:
+    """Return the entry with its boxes and outlines in pixels."""
+    if not entry.is_relative:
+        return entry
+    height, width = size
+    boxes = [
+        replace(
+            box,
+            xyxy=_scaled(box.xyxy, width, height),
+            outline=box.outline and [list(_scaled(part, width, height)) for part in box.outline],
+        )
+        for box in entry.boxes
+    ]
+    return replace(entry, boxes=boxes)
+
+
+def _scaled(numbers: Sequence[float], width: int, height: int) -> tuple[float, ...]:
+    """Return x, y, x, y, ... in pixels."""
+    return tuple(value * (height if number % 2 else width) for number, value in enumerate(numbers))
 
 
 def _with_mask(box: OutlinedBox, size: tuple[int, int], report: DataReport) -> Box:

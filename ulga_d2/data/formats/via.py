@@ -56,13 +56,14 @@ def read_via(
     class_names = class_names or _class_names(json_file, images, attribute)
     report = DataReport.for_classes(class_names)
     numbers = ClassNumbers(class_names)
-    folder = ImageFolder(image_dir)
+    folder = ImageFolder(image_dir, report, faults)
     entries = []
     for name, regions in images.items():
         solid = _without_flat(regions, report)
         boxes = [_box(region, attribute, only_class, numbers, faults) for region in solid]
         found = [box for box in boxes if box]
-        entries.append(ImageEntry(name, folder.find(name), f"{json_file}, {name}", found))
+        place = f"{json_file}, {name}"
+        entries.append(ImageEntry(name, folder.find(name, place), place, found))
     numbers.add_fault(str(json_file), faults)
     faults.stop_if_any()
     records = make_records(
