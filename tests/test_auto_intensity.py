@@ -19,16 +19,18 @@ from tests.dicom_files import write_dicom
 from ulga_d2 import Predictor, get_cfg
 from ulga_d2.cli.main import main as ulga
 from ulga_d2.config import merge_config
-from ulga_d2.data import used_range
+from ulga_d2.data import image, mapper, used_range
 from ulga_d2.data.image import read_image
 from ulga_d2.data.intensity import FULL_RANGE, Intensity
+from ulga_d2.data.mapper import DetectionMapper
+from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
 from ulga_d2.data.used_range import SAMPLE, choose_intensity, measure_used_range
 from ulga_d2.engine import datasets, loader
 from ulga_d2.engine.checkpoint import save_checkpoint
 from ulga_d2.engine.launch import main, setup
 from ulga_d2.engine.trained import open_trained
 from ulga_d2.errors import UserError
-from ulga_d2.inference.preprocess import build_intensity
+from ulga_d2.inference.preprocess import InferenceMapper, Preprocessing, build_intensity
 
 SIDE = 64
 FRAMES = (32978, 36863)  # of a camera whose zero lies at half its range
@@ -155,12 +157,12 @@ def test_padding_is_no_part_of_the_range(tmp_path):
     assert intensity.kind == "window" and intensity.low >= 100 and intensity.high == 900
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
 def test_pictures_without_a_declared_range_get_one(tmp_path, dtype):
-    ends = (-1.5, 3.25) if dtype == np.float32 else (-70000, 90000)
+    ends = (-70000, 90000) if dtype == np.int32 else (-1.5, 3.25)
     paths = [tmp_path / f"{number}.tif" for number in range(3)]
     for number, path in enumerate(paths):
-        Image.fromarray(np.asarray(frame(number, *ends)).astype(dtype)).save(path)
+        assert cv2.imwrite(str(path), frame(number, *ends).astype(dtype))
     assert chosen(*paths) == Intensity("window", *ends)
     pixels = read_image(str(paths[0]), chosen(*paths))
     assert pixels.min() == 0 and pixels.max() == 255
@@ -330,6 +332,26 @@ def test_auto_that_no_training_has_resolved_is_refused_at_inference(run, tmp_pat
         build_intensity(cfg)
 
 
+def test_report_and_overfit_read_images_by_the_resolved_intensity(run, tmp_path, monkeypatch):
+    folder, options = run
+    seen = []
+
+    def spy(path: str, intensity: Intensity, frame: int | None = None) -> np.ndarray:
+        seen.append(intensity)
+        return read_image(path, intensity, frame)
+
+    monkeypatch.setattr(image, "read_image", spy)
+    monkeypatch.setattr(mapper, "read_image", spy)
+    assert ulga(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
+    words = [*tiny_options(folder, INPUT__INTENSITY="auto"), *options]
+    pairs = [
+        word for pair in zip(words[::2], words[1::2], strict=True) for word in ("--set", *pair)
+    ]
+    leaf = str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml")
+    assert ulga(["overfit", leaf, "--iterations", "1", *pairs]) in (0, 1)
+    assert len(seen) > 2 and set(seen) == {Intensity("window", *map(float, FRAMES))}
+
+
 def test_a_stated_intensity_wins_over_the_checkpoint(run):
     settings = {"INPUT.INTENSITY": "percentile", "INPUT.INTENSITY_RANGE": [1, 99]}
     predictor = Predictor(run[0], device="cpu", overrides=settings)
@@ -347,6 +369,11 @@ def test_pixels_that_are_not_finite_after_their_mapping_are_refused_by_name(tmp_
         read_image(str(path))
     with pytest.raises(UserError, match=message):
         chosen(path)
+    (record,) = records_of(path)
+    record["image_id"] = 1
+    with pytest.raises(UserError, match=message):
+        DetectionMapper(evaluation_augmentations(SIDE))(record)
+    assert re.search(message, str(InferenceMapper(Preprocessing(SIDE))(record)))
 
 
 def test_a_range_too_narrow_for_numbers_is_refused(run):

@@ -7,6 +7,7 @@ The rule, as docs/data_report.md states it: "full" where the files' own ranges s
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from ..errors import UserError
 from .image import read_stored
 from .image_header import ImageFacts, image_facts
 from .intensity import FULL_RANGE, Intensity, StoredPixels, not_finite, scale_of
+from .progress import with_progress
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = 200  # images that are measured, at most
 # Percent of an image's pixels that its range leaves out at either end: hot and dead pixels.
@@ -99,6 +103,8 @@ class UsedRange:
     def summary(self) -> str:
         """Return in words what was measured."""
         sample = f"{self.sampled:,} of {self.total:,} images sampled"
+        if not self.sampled:
+            return f"{sample}: none can be read"
         if self.bounds is None:
             return f"{sample}; their headers declare 8 bits or a window"
         used = f"values {_words(self.bounds)} used"
@@ -141,10 +147,10 @@ def measure_used_range(
     headers = []
     for record in sample:
         with _unreadable(skip_unreadable):
-            headers.append((record, image_facts(record["file_name"])))
+            headers.append((record, image_facts(record["file_name"], record.get("frame", 0))))
     images = []
     if pixels or any(_may_be_deep(facts) for _, facts in headers):
-        for record, facts in headers:
+        for record, facts in with_progress(headers, "measuring the used range", logger):
             with _unreadable(skip_unreadable):
                 images.append(_measure(record, facts))
     return UsedRange(len(files), len(headers), tuple(images))
