@@ -208,6 +208,14 @@ def test_a_few_outlying_images_and_hot_pixels_do_not_decide(tmp_path):
     assert chosen(write(tmp_path / "hot.png", pixels)) == Intensity("window", *FRAMES)
 
 
+def test_an_image_that_has_no_value_within_the_window_is_refused_and_never_chosen(tmp_path):
+    frames = frames_in(tmp_path, 39)
+    shallow = write(tmp_path / "8.png", frame(0, 0, 255), np.uint8)
+    assert chosen(*frames, shallow).kind == "percentile"
+    with pytest.raises(UserError, match=r"8\.png declares values from 0 to 255, all outside"):
+        read_image(str(shallow), Intensity("window", *FRAMES))
+
+
 def test_blank_images_without_objects_do_not_decide(tmp_path):
     full, blank = frames_in(tmp_path, 3), frames_in(tmp_path, 3, 33000, 33020)
     records = records_of(*full) + records_of(*blank, annotations=[])

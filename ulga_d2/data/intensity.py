@@ -86,6 +86,11 @@ class StoredPixels:
     padding: np.ndarray | None = None
 
 
+def overlap(limits: tuple[float, float] | None, low: float, high: float) -> bool:
+    """Tell whether a file's declared range, if it declares one, has values between the two."""
+    return limits is None or (limits[0] < high and limits[1] > low)
+
+
 def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndarray:
     """Map stored values linearly to 0..`PIXEL_MAX`, cut off beyond, grey repeated three times.
 
@@ -97,8 +102,8 @@ def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndar
         (H, W, 3), uint8 or float32.
 
     Raises:
-        UserError: "full" is asked of a file that declares no range, or a value is not finite, in
-            the file or after the mapping.
+        UserError: "full" is asked of a file that declares no range, a window lies outside the
+            declared one, or a value is not finite, in the file or after the mapping.
     """
     pixels = stored.pixels
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
@@ -128,7 +133,15 @@ def not_finite(path: str, when: str = "") -> UserError:
 
 def _bounds(stored: StoredPixels, intensity: Intensity, path: str) -> tuple[float, float]:
     if intensity.kind == "window":
-        return intensity.low, intensity.high
+        low, high = intensity.low, intensity.high
+        if not overlap(stored.limits, low, high):
+            raise UserError(
+                f"image {path} declares values from {stored.limits[0]:g} to "
+                f"{stored.limits[1]:g}, all outside INPUT.INTENSITY_RANGE {low:g} to {high:g}, so "
+                "the network would see nothing of it; store it as the training images are stored, "
+                "or leave it out"
+            )
+        return low, high
     if intensity.kind == "percentile":
         inside = stored.pixels if stored.padding is None else stored.pixels[~stored.padding]
         low, high = np.percentile(inside, (intensity.low, intensity.high))

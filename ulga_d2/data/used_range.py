@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import UserError
 from .image import read_stored
 from .image_header import ImageFacts, image_facts
-from .intensity import FULL_RANGE, Intensity, StoredPixels, not_finite, scale_of
+from .intensity import FULL_RANGE, Intensity, StoredPixels, not_finite, overlap, scale_of
 from .progress import with_progress
 
 logger = logging.getLogger(__name__)
@@ -168,11 +168,11 @@ def choose_intensity(used: UsedRange) -> Intensity:
         return FULL_RANGE
     ranges = [(image.low, image.high) for image in images]
     low, high = _bounds(ranges) or (0.0, 0.0)
-    is_range = low < high and math.isfinite(scale_of(low, high))
+    serves = low < high and math.isfinite(scale_of(low, high))
     # A window replaces the files' own ones, which state different values.
-    if is_range and not any(image.has_window for image in images):
-        if _few_are_flat(images, ranges, (low, high)):
-            return Intensity("window", low, high)
+    serves &= all(overlap(one.limits, low, high) and not one.has_window for one in images)
+    if serves and _few_are_flat(images, ranges, (low, high)):
+        return Intensity("window", low, high)
     return Intensity("percentile", TAIL, 100 - TAIL)
 
 
