@@ -73,7 +73,8 @@ def _measure(config: str, folder: Path, args: argparse.Namespace) -> None:
 
 
 def _random_checkpoint(config: str, folder: Path) -> tuple[Path, int]:
-    cfg = read_config(argparse.Namespace(config_file=config, opts=[], eval_only=True))
+    opts = ["INPUT.INTENSITY", "full"]  # of the 8-bit images below
+    cfg = read_config(argparse.Namespace(config_file=config, opts=opts, eval_only=True))
     resolve_classes(cfg, ("a", "b", "c"), (1, 2, 3))
     resolve_test_size(cfg)
     cfg.MODEL.DEVICE, cfg.SOLVER.AMP.ENABLED = "cpu", False

@@ -112,7 +112,7 @@ def test_a_slice_with_an_empty_mask_is_no_negative_but_left_out(tmp_path):
     [
         ({"label": 4}, r"1\.mat: label is 4, not 1, 2 or 3"),
         ({"mask": None}, r"1\.mat cannot be decoded \(it has no cjdata/tumorMask\)"),
-        ({"mask": MASK.T}, r"its mask, label or PID is not what it should be"),
+        ({"mask": MASK.T}, r"its mask has another size than its image"),
         ({"label": float("nan")}, r"cannot be decoded"),
         ({"image": IMAGE[0]}, r"its cjdata/image is no matrix of numbers"),
     ],

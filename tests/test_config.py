@@ -123,7 +123,7 @@ def test_add_ulga_config_changes_no_key_of_detectron2s_own():
         (["INPUT.RANDOM_FLIP", "horizontally"], r"RANDOM_FLIP is 'horizontally'; give none or"),
         (["INPUT.INTENSITY", "widow"], r"INTENSITY is 'widow'.*give full, window or percentile"),
         (["INPUT.INTENSITY", "window"], r"INTENSITY is 'window' with .*RANGE \[\]; give \[low, hi"),
-        (["INPUT.INTENSITY_RANGE", "[0, 9]"], r"'full' with .*RANGE \[0, 9\]; give \[\] as the"),
+        (["INPUT.INTENSITY_RANGE", "[0, 9]"], r"'auto' with .*RANGE \[0, 9\]; give \[\] as the"),
         (["INPUT.TILE.SIDE", "31"], r"TILE\.SIDE is 31; give 32 or more pixels, or 0"),
         (["INPUT.TILE.SIDE", "-64"], r"TILE\.SIDE is -64; give 32 or more"),
         (

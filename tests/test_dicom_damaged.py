@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from dicom_files import SHIPPED, dicom_of, write_deflated_dicom, write_dicom, write_jpeg_dicom
 
-from ulga_d2.data import dicom
+from ulga_d2.data import dicom, dicom_file
 from ulga_d2.data.image import count_frames, image_size, read_image
 from ulga_d2.data.image_header import image_facts
 from ulga_d2.errors import UserError
@@ -60,7 +60,7 @@ def test_sizes_that_would_fill_the_memory_are_refused_before_decoding(tmp_path, 
         read_image(str(inside))
     deflated = write_deflated_dicom(tmp_path / "zip.dcm", np.zeros((999, 999), np.uint8))
     assert read_image(str(deflated)).shape == (999, 999, 3)
-    monkeypatch.setattr(dicom, "MAX_FILE_BYTES", 500_000)
+    monkeypatch.setattr(dicom_file, "MAX_DECODED_BYTES", 500_000)
     for read in (read_image, image_size):
         with pytest.raises(UserError, match="inflates to more than 500,000 bytes"):
             read(str(deflated))
@@ -78,7 +78,7 @@ def test_a_header_that_states_more_frames_than_there_are_is_refused(tmp_path, wr
         count_frames(str(tmp_path / "many.dcm"))
     with pytest.raises(UserError, match=message):
         dicom.dataset_frames(dataset, "(DICOM dataset)")
-    with pytest.raises(UserError, match=f"has {stated} frames, and only DICOM files of one"):
+    with pytest.raises(UserError, match=f"has {stated:,} frames or pages, and none is chosen"):
         read_image(str(tmp_path / "many.dcm"))
     with pytest.raises(UserError, match=r"states|damaged"):
         read_image(str(tmp_path / "many.dcm"), frame=2)

@@ -24,7 +24,9 @@ def scan_of(folder: Path, images: dict[str, np.ndarray]) -> list[Scan]:
     folder.mkdir(exist_ok=True)
     for name, image in images.items():
         cv2.imwrite(str(folder / name), np.clip(np.rint(image), 0, 255).astype(np.uint8))
-    return scan_images([str(folder / name) for name in images], FULL_RANGE, decode=True)
+    return scan_images(
+        [{"file_name": str(folder / name)} for name in images], FULL_RANGE, decode=True
+    )
 
 
 def test_a_file_in_another_format_has_the_same_pixels(tmp_path):
@@ -90,10 +92,10 @@ def test_blocks_give_what_all_pairs_give(monkeypatch):
 
 
 def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
-    paths = [str(tmp_path / f"{seed}.png") for seed in range(6)]
+    records = [{"file_name": str(tmp_path / f"{seed}.png")} for seed in range(6)]
     one = scan_of(tmp_path, {f"{seed}.png": picture(seed) for seed in range(5)})
     (tmp_path / "5.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    one += scan_images(paths[5:], FULL_RANGE, decode=True)
+    one += scan_images(records[5:], FULL_RANGE, decode=True)
     monkeypatch.setattr(scanning, "MIN_IMAGES", 1)
-    assert scan_images(paths, FULL_RANGE, decode=True) == one
-    assert one[5].fault.startswith(f"image {paths[5]}")
+    assert scan_images(records, FULL_RANGE, decode=True) == one
+    assert one[5].fault.startswith(f"image {records[5]['file_name']}")

@@ -200,8 +200,8 @@ def test_forty_broken_inputs_are_named_and_the_good_ones_predicted(tmp_path):
     for name, reason in skipped.items():
         assert reason.isprintable() and str(tmp_path) not in reason, name
         assert not re.search(r"0x[0-9a-f]{6}", reason), reason  # an address in memory
-    assert "animated GIF of 3 frames" in skipped["moving.gif"]
-    assert "animated PNG of 3 frames" in skipped["moving.png"]
+    assert "animated GIF, which is not read" in skipped["moving.gif"]
+    assert "animated PNG, which is not read" in skipped["moving.png"]
     assert "is no file" in skipped["pipe.png"] and "is no file" in skipped["socket.png"]
     assert "link to a file that does not exist" in skipped["broken_link.png"]
     assert "has no frame that can be decoded" in skipped["nothing.avi"]

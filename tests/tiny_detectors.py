@@ -22,4 +22,6 @@ SMALL = {
 
 
 def options() -> list[str]:
-    return [*tiny_options(Path("unused")), *(word for pair in SMALL.items() for word in pair)]
+    """Return settings of a detector that no training has resolved."""
+    settings = {**SMALL, "INPUT.INTENSITY": "full"}
+    return [*tiny_options(Path("unused")), *(word for pair in settings.items() for word in pair)]

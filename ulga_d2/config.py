@@ -262,6 +262,17 @@ def stated_category_ids(config: str, num_classes: int) -> tuple[int, ...]:
     return tuple(stated) if stated else default_category_ids(num_classes)
 
 
+def stated_intensity(config: str) -> tuple[Any, Any]:
+    """Return INPUT.INTENSITY and INPUT.INTENSITY_RANGE of a resolved config as YAML text.
+
+    Without the keys, which older versions did not write, files had their full range.
+    """
+    import yaml
+
+    stated = value_of(yaml.safe_load(config), "INPUT")
+    return stated.get("INTENSITY", "full"), stated.get("INTENSITY_RANGE", [])
+
+
 def resolve_classes(
     cfg: CfgNode, class_names: tuple[str, ...], category_ids: tuple[int, ...] | None = None
 ) -> None:

@@ -162,10 +162,16 @@ def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.SCALE_RANGE = [0.8, 1.25]
     # Which stored values become black and white: "full" = the range that the file declares,
     # "window" = INTENSITY_RANGE as stored values (DICOM: after the modality LUT, Hounsfield units
-    # for instance), "percentile" = INTENSITY_RANGE as percentiles of each image.
-    cfg.INPUT.INTENSITY = "full"
-    # [low, high] for the two; [] with "full".
+    # for instance), "percentile" = INTENSITY_RANGE as percentiles of each image. "auto" = a
+    # training chooses one of them from its images (docs/data_report.md) and writes it, with its
+    # numbers, into config.yaml and checkpoints; inference uses these.
+    cfg.INPUT.INTENSITY = "auto"
+    # [low, high] of "window" and "percentile"; [] with the other two.
     cfg.INPUT.INTENSITY_RANGE = []
+    # Which frame of a DICOM file or page of a TIFF that has several is read in training and
+    # evaluation, from 0; None refuses such files. Files of one frame take no notice of it, and
+    # `ulga predict` takes every frame.
+    cfg.INPUT.FRAME = None
     tile = cfg.INPUT.TILE = _node()
     # Side of the tiles that large images are cut into, in training and inference, in pixels of the
     # original image; 0 = whole images. A tile's longest side is resized to SQUARE_SIZE.

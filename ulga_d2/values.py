@@ -50,6 +50,11 @@ OF_THE_RUN: Valid = (
         lambda v: len(v) == 2 and 0 < v[0] <= v[1],
         "give two factors, the smaller one first",
     ),
+    (
+        "INPUT.FRAME",
+        lambda v: v is None or (type(v) is int and v >= 0),
+        "give the number of a frame, from 0, or None",
+    ),
     ("INPUT.TILE.SIDE", lambda v: v == 0 or v >= 32, "give 32 or more pixels, or 0 for no tiles"),
     ("INPUT.TILE.OVERLAP", lambda v: 0 <= v <= 0.9, "give a share of SIDE, 0 to 0.9"),
     ("INPUT.TILE.MIN_VISIBLE", lambda v: 0 < v <= 1, "give more than 0, at most 1"),

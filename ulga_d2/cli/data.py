@@ -114,7 +114,7 @@ def _show(args: argparse.Namespace) -> int:
     if not loaded.records:
         raise UserError(f"{split} of {data_set.name} has no image")
     chosen = sample_of(loaded.records, args.num, args.seed)
-    intensity = data_set.settings.intensity
+    intensity = data_set.intensity({split: loaded})
     if args.sheet:
         title = f"{data_set.name}: {len(chosen)} of {len(loaded.records):,} images of {split}"
         _write(args.sheet, png(contact_sheet(title, chosen, loaded.class_names, intensity)))
@@ -140,7 +140,7 @@ def _convert(args: argparse.Namespace) -> int:
     data_set = find_data_set(args.what)
     splits = data_set.load_all()
     name = Path(data_set.name).stem
-    left_out = convert(name, splits, args.out, args.to, data_set.settings.intensity)
+    left_out = convert(name, splits, args.out, args.to, data_set.intensity(splits))
     description = args.out / "dataset.yaml"
     for split, loaded in splits.items():
         groups = f", without {left_out[split]:,} boxes around groups" if left_out[split] else ""

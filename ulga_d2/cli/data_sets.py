@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
-from ..data.check.doctor import Settings
+from ..data.check.doctor import Settings, auto_intensity
+from ..data.image import choose_frames
+from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..errors import UserError
@@ -56,6 +59,22 @@ class DataSet:
                 else:
                     splits[name] = error
         return splits
+
+    def intensity(self, loaded: Mapping[str, LoadedSplit]) -> Intensity:
+        """Return how stored values become the network's: the config's, or what auto decides.
+
+        Args:
+            loaded: splits that were read already; those that are trained on are read if missing,
+                and left out if they cannot be read.
+        """
+        if self.settings.intensity is not None:
+            return self.settings.intensity
+        splits = dict(loaded)
+        for name in self.settings.training:
+            if name in self.loaders and name not in splits:
+                with contextlib.suppress(UserError):
+                    splits[name] = self.loaders[name]()
+        return auto_intensity(splits, self.settings)
 
     def load_all(self) -> dict[str, LoadedSplit]:
         """Read every split.
@@ -135,13 +154,14 @@ def _own(path: Path) -> DataSet:
 def _of_config(file: str) -> DataSet:
     from ..engine.datasets import build_options
     from ..engine.launch import read_config
-    from ..inference.preprocess import build_intensity
+    from ..inference.preprocess import AUTO, build_intensity
 
     cfg = read_config(argparse.Namespace(config_file=file, opts=[], eval_only=True))
     settings = Settings(
         anchors=_anchors(cfg),
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        intensity=build_intensity(cfg),
+        intensity=None if cfg.INPUT.INTENSITY == AUTO else build_intensity(cfg),
+        training=tuple(cfg.DATASETS.TRAIN),
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
     options = build_options(cfg)
@@ -152,7 +172,16 @@ def _of_config(file: str) -> DataSet:
     for name in names:
         if name not in known:
             raise _unknown(name, known)
-    return DataSet(file, {name: known[name] for name in names}, settings=settings)
+    loaders = {name: partial(_load_frame, known[name], cfg.INPUT.FRAME) for name in names}
+    return DataSet(file, loaders, settings=settings)
+
+
+def _load_frame(load: Callable[[], LoadedSplit], frame: int | None) -> LoadedSplit:
+    """Return a split whose records name the frame to read; without one they stay as they are."""
+    loaded = load()
+    if frame is None:
+        return loaded
+    return replace(loaded, records=choose_frames(loaded.records, frame))
 
 
 def _own_of_config(path: Path, options: DatasetOptions) -> dict[str, Callable[[], LoadedSplit]]:

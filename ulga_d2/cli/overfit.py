@@ -46,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and say how it went; 1 if the loss did not come near zero."""
     from ..config import resolve_classes
-    from ..engine.datasets import load_run_data
+    from ..engine.datasets import load_run_data, resolve_intensity
     from ..engine.launch import read_config
     from ..engine.overfit import diagnosis, memorise, read_batch
     from ..inference.device import resolve_device
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     resolve_device(cfg)
     with _sampled(cfg) if args.sample else contextlib.nullcontext():
         data = load_run_data(cfg, with_training=True)
+        resolve_intensity(cfg, data.train)
         batch = read_batch(cfg, data.train, args.images)
     resolve_classes(cfg, data.class_names, data.category_ids)
     objects = sum(len(image["instances"]) for image in batch)

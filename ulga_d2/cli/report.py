@@ -84,7 +84,7 @@ def _source(args: argparse.Namespace) -> Source:
     if args.bootstrap:
         drawn = clusters_in_words(how, clusters)
         intervals = f"In brackets: 95 % intervals from {args.bootstrap:,} resamples of {drawn}."
-    reader = partial(read_image, intensity=build_intensity(cfg))
+    reader = partial(read_image, intensity=build_intensity(cfg), frame=cfg.INPUT.FRAME)
     return Source(
         name, records, predictions, class_names, reader, found, intervals, cfg.TEST.FROC_HIT
     )
@@ -95,9 +95,12 @@ def _test_set(run_dir: Path) -> tuple[CfgNode, str, RunData]:
     from .. import get_cfg
     from ..config import merge_config
     from ..engine.datasets import load_run_data
+    from ..inference.preprocess import adopt_intensity
 
     cfg = get_cfg()
-    merge_config(cfg, str(run_dir / "config.yaml"), [])
+    config = run_dir / "config.yaml"
+    merge_config(cfg, str(config), [])
+    adopt_intensity(cfg, config.read_text(encoding="utf-8"), str(config))
     if len(cfg.DATASETS.TEST) != 1:
         raise UserError(
             f"{run_dir} was tested on {', '.join(cfg.DATASETS.TEST)}; a report is about one set, "

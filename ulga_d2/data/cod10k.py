@@ -54,7 +54,7 @@ def load_cod10k(root: Path, split: str, options: DatasetOptions = DEFAULT_OPTION
     part = find_part(root, "Test" if split == "test" else "Train")
     class_names = FOREGROUND if options.cod10k_classes == 1 else SUB_CLASSES
     report = DataReport.for_classes(class_names)
-    with open_truth(part, root) as (truth, ids), cached_sizes(root) as size_of:
+    with open_truth(part, root) as (truth, ids), cached_sizes(root, report) as size_of:
         names = _names(part, truth)
         _compare(root, part, names, report)
         reader = _Reader(part, truth, size_of, class_names, report)

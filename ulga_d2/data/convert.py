@@ -37,8 +37,9 @@ def convert(
     """Write all splits of a data set into a new folder, in a layout that common tools read.
 
     Images are copied as they are, under their path within the split. Files that common tools do not
-    show as we do (DICOM, MATLAB, images turned by EXIF) become upright PNGs of 8 or 16 bits. What
-    was written is read back and counted. Whose image it is gets lost: no format has a place for it.
+    show as we do (DICOM, MATLAB, images turned by EXIF, pages of several) become upright PNGs of 8
+    or 16 bits. What was written is read back and counted. Whose image it is gets lost: no format
+    has a place for it.
 
     Args:
         name: of the data set; `OUT/dataset.yaml` describes its copy, for DATASETS.CUSTOM.
@@ -81,7 +82,9 @@ def _write(
     """Write images and annotations; return how many boxes of each split were left out."""
     left_out = {}
     for split, loaded in splits.items():
-        names = _write_images(sources[split], images[split], intensity, split)
+        frames = {record["file_name"]: record.get("frame") for record in loaded.records}
+        what = f"writing the images of {split}"
+        names = _write_images(sources[split], images[split], frames, intensity, what)
         records, left_out[split] = _writable(loaded.records, to)
         _write_annotations(out, split, to, records, names, loaded.class_names)
     if to == "yolo":
@@ -133,11 +136,15 @@ def _check_names(
 
 
 def _write_images(
-    names: Mapping[str, str], folder: Path, intensity: Intensity, split: str
+    names: Mapping[str, str],
+    folder: Path,
+    frames: Mapping[str, int | None],
+    intensity: Intensity,
+    what: str,
 ) -> dict[str, str]:
     """Copy or redraw the images; return their names in `folder`."""
     written = {}
-    for file in with_progress(list(names), f"writing the images of {split}", logger):
+    for file in with_progress(list(names), what, logger):
         name = names[file]
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,13 +152,16 @@ def _write_images(
             shutil.copyfile(file, target)
         else:
             name = PurePosixPath(name).with_suffix(".png").as_posix()
-            _write_png(folder / name, read_image(file, intensity))
+            _write_png(folder / name, read_image(file, intensity, frames[file]))
         written[file] = name
     return written
 
 
 def _is_common(file: str) -> bool:
-    return Path(file).suffix.lower() in IMAGE_SUFFIXES and image_facts(file).orientation == 1
+    if Path(file).suffix.lower() not in IMAGE_SUFFIXES:
+        return False
+    facts = image_facts(file)
+    return facts.orientation == 1 and facts.frames == 1
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

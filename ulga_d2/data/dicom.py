@@ -8,55 +8,41 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-import pydicom
 from PIL import Image
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
-from pydicom.filereader import read_partial
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.pixels.utils import pixel_array as decode
-from pydicom.uid import (
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    UID_dictionary,
-)
+from pydicom.uid import UID_dictionary
 
 from ..errors import UserError
-from .image_file import MAX_FILE_BYTES, check_pixel_count, undecodable
+from .dicom_file import PIXELS, DicomFile
+from .dicom_tables import apply_tables, has_own_window, tables_of_frame
+from .image_file import check_size, jpeg_frame, undecodable
+from .image_header import check_scans, choose_frame
 from .intensity import StoredPixels
 from .shared_switch import SharedSwitch, quiet_warnings
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored")
-_OF_A_HEADER = {
-    "stop_before_pixels": True,
-    "specific_tags": [*_NUMBERS, "NumberOfFrames", "PhotometricInterpretation"],
-}
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_PIXEL_TAG = 0x7FE00010
-_UNDEFINED = 0xFFFFFFFF  # the length of an element that ends with a mark
-_UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_META_GROUP_LENGTH = b"\x02\0\0\0UL\x04\0"
-_META_START = 132
+_NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _DAMAGED = "its DICOM elements are damaged"
 _CODECS = 'pip install "ulga_d2[dicom]"'
+_JPEG_START = b"\xff\xd8"
+_JPEG2000_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\0\0\0\x0cjP  "
 
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """The size and the pixel type that a DICOM header states."""
+    """The size and the pixel type that a DICOM header states, and whether it has a window."""
 
     height: int
     width: int
@@ -65,6 +51,7 @@ class DicomHeader:
     bits_allocated: int
     bits: int
     photometric: str
+    has_window: bool
 
 
 def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
@@ -74,7 +61,8 @@ def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
         UserError: the file is damaged, holds no image, or too large a one.
     """
     with _silently(path, _DAMAGED):
-        return _header(_dataset(file, path, **_OF_A_HEADER), path)
+        source = DicomFile(file, path)
+        return _header(source.header(), path, source.size)
 
 
 def dicom_frames(file: BinaryIO, path: str) -> int:
@@ -84,12 +72,13 @@ def dicom_frames(file: BinaryIO, path: str) -> int:
         UserError: see `dicom_header`; of several frames also: the pixel data hold fewer than the
             header states, or cannot be decoded.
     """
-    frames = dicom_header(file, path).frames
-    if frames > 1:
-        file.seek(0)
-        with _silently(path, _DAMAGED):
-            _check_frames(*_dataset_of_frames(file, path), path)
-    return frames
+    with _silently(path, _DAMAGED):
+        source = DicomFile(file, path)
+        header = _header(source.header(), path, source.size)
+        if header.frames > 1:
+            dataset, found = _dataset_of_frame(source, header)
+            _check_frames(dataset, header, found, path)
+    return header.frames
 
 
 def read_dicom(
@@ -105,7 +94,7 @@ def read_dicom(
         file: open for reading, at its start.
         path: of the file, for messages.
         apply_voi: the file's own range is wanted, and so its own window.
-        frame: number of the frame, from 0; None takes the only one there is.
+        frame: which one of several, from 0; a file of one frame takes no notice of it.
 
     Returns:
         The pixels, and as limits what the stored bits (in either LUT: its entries) can hold.
@@ -115,10 +104,11 @@ def read_dicom(
             too large.
     """
     with _silently(path, _DAMAGED):
-        if frame is None:
-            return dicom_pixels(_dataset(file, path), path, apply_voi=apply_voi)
-        dataset, found = _dataset_of_frames(file, path)
-        return _pixels(dataset, found, path, apply_voi, frame)
+        source = DicomFile(file, path)
+        header = _header(source.header(), path, source.size)
+        number = choose_frame(path, header.frames, frame)
+        dataset, found = _dataset_of_frame(source, header)
+        return _pixels(dataset, header, found, path, apply_voi, number)
 
 
 def dicom_pixels(
@@ -126,36 +116,32 @@ def dicom_pixels(
 ) -> StoredPixels:
     """Read the image of a DICOM dataset in memory; see `read_dicom`."""
     with _silently(path, _DAMAGED):
-        return _pixels(dataset, _pixel_bytes(dataset), path, apply_voi, frame)
+        found = _pixel_bytes(dataset)
+        header = _header(dataset, path, found)
+        number = choose_frame(path, header.frames, frame)
+        return _pixels(dataset, header, found, path, apply_voi, number)
 
 
 def dataset_frames(dataset: Dataset, path: str) -> int:
     """Return the number of frames of a DICOM dataset in memory; see `dicom_frames`."""
     with _silently(path, _DAMAGED):
-        frames = _header(dataset, path).frames
-        if frames > 1:
-            _check_frames(dataset, _pixel_bytes(dataset), path)
-        return frames
+        found = _pixel_bytes(dataset)
+        header = _header(dataset, path, found)
+        if header.frames > 1:
+            _check_frames(dataset, header, found, path)
+        return header.frames
 
 
 def _pixels(
-    dataset: Dataset, found: int, path: str, apply_voi: bool, frame: int | None
+    dataset: Dataset, header: DicomHeader, found: int, path: str, apply_voi: bool, frame: int
 ) -> StoredPixels:
-    header = _header(dataset, path)
-    if frame is not None and frame >= header.frames:
-        raise UserError(f"image {path} has {header.frames} frames, and no frame {frame}")
-    if frame is None and header.frames > 1:
-        raise UserError(
-            f"image {path} has {header.frames} frames, and only DICOM files of one frame are read; "
-            "export each frame to a file of its own"
-        )
     if _check_readable(dataset, header, found, path):
-        _check_compressed_size(dataset, header, path, frame or 0)
+        _check_compressed_size(dataset, header, path, frame)
     with _silently(path, f"its pixel data are damaged, or need another codec: {_CODECS}"):
-        pixels = decode(dataset, index=frame or 0)
-    with _silently(path, "its lookup tables, rescale values or window are unusable"):
+        pixels = decode(dataset, index=frame)
+    with _silently(path, "its lookup tables, rescale values, window or functional groups are bad"):
         if header.photometric in _GREY:
-            return _grey(dataset, pixels, header, apply_voi)
+            return _grey(dataset, pixels, header, path, apply_voi, frame)
         if header.photometric == _PALETTE:
             pixels = apply_color_lut(pixels, dataset)
             return StoredPixels(pixels, (0, np.iinfo(pixels.dtype).max))
@@ -189,71 +175,25 @@ def _silence_pydicom() -> Iterator[None]:
 _quiet_pydicom = SharedSwitch(_silence_pydicom)
 
 
-def _dataset(file: BinaryIO, path: str, **options: object) -> Dataset:
-    _check_inflated_size(file, path)
-    return pydicom.dcmread(file, **options)
-
-
-def _dataset_of_frames(file: BinaryIO, path: str) -> tuple[Dataset, int]:
-    """Return a dataset and how many bytes of pixel data it has.
-
-    Several uncompressed frames are not read: the element of the pixel data holds the file itself,
-    which stands where they start, and pydicom reads the one frame that it is asked for.
-    """
-    start = _dataset(file, path, **_OF_A_HEADER)
-    file.seek(0)
-    header = _header(start, path)
-    is_uncompressed = start.file_meta.get("TransferSyntaxUID") in _UNCOMPRESSED
+def _dataset_of_frame(source: DicomFile, header: DicomHeader) -> tuple[Dataset, int]:
+    """Return a dataset to decode one frame of, and how many bytes of pixel data it has."""
     # Whether YBR_FULL_422 is subsampled as it should be, pydicom only checks in memory.
-    if header.frames == 1 or not is_uncompressed or header.photometric == "YBR_FULL_422":
-        dataset = _dataset(file, path)
-        return dataset, _pixel_bytes(dataset)
-    places = []
-
-    def is_pixel_data(tag: int, vr: str | None, length: int) -> bool:
-        is_found = tag == _PIXEL_TAG and length != _UNDEFINED and vr in (None, "OB", "OW")
-        if is_found:
-            places.append((vr or "OW", file.tell(), length))
-        return is_found
-
-    dataset = read_partial(file, is_pixel_data)
-    if not places:
-        return dataset, _pixel_bytes(dataset)
-    vr, position, length = places[0]
-    found = min(length, file.seek(0, io.SEEK_END) - position)
-    file.seek(position)
-    dataset.add(DataElement(_PIXEL_TAG, vr, file))
-    return dataset, found
+    if header.frames > 1 and header.photometric != "YBR_FULL_422":
+        left_in_file = source.dataset_for_one_frame()
+        if left_in_file is not None:
+            return left_in_file
+    dataset = source.dataset()
+    return dataset, _pixel_bytes(dataset)
 
 
 def _pixel_bytes(dataset: Dataset) -> int:
-    return sum(len(dataset[name].value) for name in _PIXELS if name in dataset)
+    return sum(len(dataset[name].value or b"") for name in PIXELS if name in dataset)
 
 
-def _check_inflated_size(file: BinaryIO, path: str) -> None:
-    """Refuse a deflated file that would inflate beyond the size limit; pydicom sets none."""
-    start = file.read(4096)
-    file.seek(0)
-    if _DEFLATED not in start:
-        return
-    if not start.startswith(_META_GROUP_LENGTH, _META_START):
-        raise undecodable(path, "deflated, without the length of its file meta information")
-    length_at = _META_START + len(_META_GROUP_LENGTH)
-    length = int.from_bytes(start[length_at : length_at + 4], "little")
-    data = file.read()[length_at + 4 + length :]
-    file.seek(0)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = 0
-    while data and not inflater.eof:
-        inflated += len(inflater.decompress(data, 2**20))
-        data = inflater.unconsumed_tail
-        if inflated > MAX_FILE_BYTES:
-            raise undecodable(path, f"it inflates to more than {MAX_FILE_BYTES:,} bytes")
-
-
-def _header(dataset: Dataset, path: str) -> DicomHeader:
+def _header(dataset: Dataset, path: str, file_bytes: int) -> DicomHeader:
     with _silently(path, "truncated or no image: its header has no usable size or bit depth"):
-        rows, columns, samples, allocated, stored = (int(dataset[name].value) for name in _NUMBERS)
+        rows, columns, samples, allocated = (int(dataset[name].value) for name in _NUMBERS)
+        stored = int(dataset.get("BitsStored") or allocated)  # floating point has no such element
         frames = int(dataset.get("NumberOfFrames") or 1)
         is_whole = allocated == 1 or allocated % 8 == 0
         if not (rows > 0 and columns > 0 and frames > 0 and is_whole):
@@ -266,14 +206,31 @@ def _header(dataset: Dataset, path: str) -> DicomHeader:
         raise undecodable(path, f"its photometric interpretation is none of {kinds}")
     if (samples == 3) != (photometric in _COLOUR) or samples not in (1, 3):
         raise undecodable(path, f"{samples} samples a pixel do not suit {photometric}")
-    check_pixel_count(path, rows, columns)
-    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric)
+    needed = _bytes_per_pixel(dataset, allocated, photometric)
+    check_size(path, rows, columns, needed, file_bytes)
+    has_window = photometric in _GREY and has_own_window(dataset, path)
+    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric, has_window)
+
+
+def _bytes_per_pixel(dataset: Dataset, allocated: int, photometric: str) -> int:
+    """Return what a pixel takes: grey becomes float32, codecs and YBR have larger forms inside."""
+    syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    if allocated > 32:
+        return 24
+    if photometric == "RGB" and allocated == 8 and syntax and not syntax.is_encapsulated:
+        return 3
+    return 12 if photometric in (*_GREY, "RGB") else 24
 
 
 def _check_readable(dataset: Dataset, header: DicomHeader, found: int, path: str) -> bool:
     """Refuse what lacks its data or its codec; tell whether the frames are compressed."""
-    if not any(name in dataset for name in _PIXELS):
+    if not any(name in dataset for name in PIXELS):
         raise undecodable(path, "truncated or no image: it has no pixel data")
+    needed = ("PixelRepresentation", "BitsStored") if "PixelData" in dataset else ()
+    needed += ("PlanarConfiguration",) if header.samples == 3 else ()
+    missing = [name for name in needed if dataset.get(name) is None]
+    if missing:
+        raise undecodable(path, f"its header lacks {' and '.join(missing)}, which decoding needs")
     with _silently(path, "its header names no transfer syntax that pydicom knows"):
         syntax = dataset.file_meta.TransferSyntaxUID
         decoder = get_decoder(syntax)
@@ -292,9 +249,8 @@ def _check_readable(dataset: Dataset, header: DicomHeader, found: int, path: str
     return encapsulated
 
 
-def _check_frames(dataset: Dataset, found: int, path: str) -> None:
+def _check_frames(dataset: Dataset, header: DicomHeader, found: int, path: str) -> None:
     """Refuse a dataset whose pixel data cannot hold as many frames as its header states."""
-    header = _header(dataset, path)
     if not _check_readable(dataset, header, found, path):
         return
     encoded = io.BytesIO(dataset.PixelData)
@@ -310,45 +266,51 @@ def _too_few_frames(path: str, stated: int, held: int) -> UserError:
 
 
 def _check_compressed_size(dataset: Dataset, header: DicomHeader, path: str, frame: int) -> None:
-    """Compare the size in the JPEG (2000) image inside with the header's, before decoding it."""
+    """Compare the size in the compressed image inside with the header's, before decoding it."""
     encoded = get_frame(dataset.PixelData, frame, number_of_frames=header.frames)
-    try:
-        width, height = Image.open(io.BytesIO(encoded)).size
-    except Image.DecompressionBombError:
-        raise undecodable(path, "the compressed image inside is too large") from None
-    except Exception:  # no JPEG, or none that Pillow knows: a decoder may
-        return
-    if (height, width) != (header.height, header.width):
+    size = _size_inside(encoded, path)
+    if size is not None and size != (header.height, header.width):
         reason = (
             f"its header says {header.width} x {header.height} pixels, the compressed image "
-            f"inside {width} x {height}"
+            f"inside {size[1]} x {size[0]}"
         )
         raise undecodable(path, reason)
 
 
+def _size_inside(encoded: bytes, path: str) -> tuple[int, int] | None:
+    """Return (height, width) that a JPEG, JPEG-LS or JPEG 2000 states; None of run lengths."""
+    if encoded.startswith(_JPEG_START):
+        found = jpeg_frame(encoded)
+        check_scans(encoded, found, path)
+        return found.height, found.width
+    if encoded.startswith(_JPEG2000_START):
+        # Behind the marker, its length and the capabilities: the ends, then the starts.
+        ends, starts = 8, 16
+        width, height = (
+            int.from_bytes(encoded[ends + at : ends + at + 4], "big")
+            - int.from_bytes(encoded[starts + at : starts + at + 4], "big")
+            for at in (0, 4)
+        )
+        return height, width
+    if encoded.startswith(_JP2_START):
+        image = Image.open(io.BytesIO(encoded), formats=("JPEG2000",))
+        return image.height, image.width
+    return None
+
+
 def _grey(
-    dataset: Dataset, pixels: np.ndarray, header: DicomHeader, apply_voi: bool
+    dataset: Dataset,
+    pixels: np.ndarray,
+    header: DicomHeader,
+    path: str,
+    apply_voi: bool,
+    frame: int,
 ) -> StoredPixels:
-    inverted = header.photometric == "MONOCHROME1"
     padding = None if apply_voi else _padding(dataset, pixels)
+    tables = tables_of_frame(dataset, frame, path)
     limits = _stored_limits(dataset, header)
-    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
-    if dataset.get("ModalityLUTSequence"):
-        pixels = apply_modality_lut(pixels, dataset)
-        limits = _table_limits(dataset.ModalityLUTSequence[0])
-    elif slope is not None and intercept is not None and (slope, intercept) != (1, 0):
-        pixels = apply_modality_lut(pixels, dataset)
-        limits = tuple(sorted(limit * float(slope) + float(intercept) for limit in limits))
-    if apply_voi:
-        tables = dataset.get("VOILUTSequence")
-        has_table = tables and tables[0].get("LUTDescriptor") and tables[0].get("LUTData")
-        windowed = apply_voi_lut(pixels, dataset)
-        if has_table:
-            limits = _table_limits(tables[0])
-        elif windowed is not pixels and (slope or 0) < 0:
-            windowed = sum(limits) - windowed  # pydicom takes its ends in the stored order
-        pixels = windowed
-    return StoredPixels(pixels, limits, inverted, padding)
+    pixels, limits = apply_tables(pixels, tables, limits, path, apply_voi=apply_voi)
+    return StoredPixels(pixels, limits, header.photometric == "MONOCHROME1", padding)
 
 
 def _stored_limits(dataset: Dataset, header: DicomHeader) -> tuple[float, float] | None:
@@ -357,10 +319,6 @@ def _stored_limits(dataset: Dataset, header: DicomHeader) -> tuple[float, float]
     if dataset.get("PixelRepresentation"):
         return -(2.0 ** (header.bits - 1)), 2.0 ** (header.bits - 1) - 1
     return 0.0, 2.0**header.bits - 1
-
-
-def _table_limits(table: Dataset) -> tuple[float, float]:
-    return 0.0, 2.0 ** int(table.LUTDescriptor[2]) - 1
 
 
 def _padding(dataset: Dataset, pixels: np.ndarray) -> np.ndarray | None:

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from ..errors import UserError
-from .image_file import (
-    DICOM,
-    MATLAB,
-    check_pixel_count,
-    kind_of,
-    missing_end,
-    open_image_file,
-    undecodable,
+from .image_file import DICOM, MATLAB, kind_of, missing_end, open_image_file, undecodable
+from .image_header import (
+    ImageFacts,
+    choose_frame,
+    image_facts,
+    image_size,
+    open_with_pillow,
+    opencv_alone_reads,
+    own_pixel_limit,
+    read_header,
 )
-from .image_header import image_size, own_pixel_limit, read_header
 from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
+from .png import essential_png
 from .shared_switch import SharedSwitch
+from .tiff import WHITE_IS_ZERO, TiffFile, TiffPage
 
-__all__ = ["count_frames", "from_stored", "image_size", "read_image"]
+__all__ = [
+    "choose_frames",
+    "count_frames",
+    "from_stored",
+    "image_size",
+    "read_image",
+    "read_stored",
+]
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
-# What a TIFF says in its first bytes when its offsets have 64 bits.
-_BIG_TIFF = 43
-ANIMATED = ("GIF", "PNG", "WEBP")
+# Rows are composited in parts of about so many pixels, since each takes floats for a moment.
+_PART = 2**20
 
 
 def read_image(
@@ -49,47 +57,79 @@ def read_image(
         path: of the file.
         intensity: which stored values become black and white; by default 8-bit files stay uint8
             as they are, and all others become float32 with every level kept.
-        frame: number of the frame or page, from 0 (see `count_frames`); None takes the first page
-            of a TIFF, and of a DICOM file the only frame there is.
+        frame: which one of several, from 0 (see `count_frames`); a file of one frame takes no
+            notice of it.
 
     Raises:
-        UserError: the file is missing, truncated, no image or too large a one; or "full" is asked
-            of a pixel type without a declared range (floating point, 32 bits).
+        UserError: the file is missing, truncated, no image, an animation or too large; it has
+            several frames and none is chosen, or not so many; or "full" is asked of a pixel type
+            without a declared range (floating point, 32 bits).
+    """
+    stored = read_stored(path, own_window=intensity.kind == "full", frame=frame)
+    return to_network(stored, intensity, path)
+
+
+def read_stored(path: str, *, own_window: bool, frame: int | None = None) -> StoredPixels:
+    """Return the stored pixels of an image file, upright, before any intensity is applied.
+
+    Args:
+        path: of the file.
+        own_window: apply the VOI window or table that a DICOM file states.
+        frame: see `read_image`.
+
+    Raises:
+        UserError: see `read_image`.
     """
     with open_image_file(path) as file:
         kind = kind_of(file)
         if kind == DICOM:
             from .dicom import read_dicom  # a moment that only DICOM data should wait for
 
-            stored = read_dicom(file, path, apply_voi=intensity.kind == "full", frame=frame)
-        elif kind == MATLAB:
-            stored = _read_matlab(path)
-        else:
-            stored = _read_picture(file, path, frame or 0)
-    return to_network(stored, intensity, path)
+            return read_dicom(file, path, apply_voi=own_window, frame=frame)
+        if kind == MATLAB:
+            return _read_matlab(path)
+        return _read_picture(file, path, frame)
 
 
 def count_frames(path: str) -> int:
     """Return how many frames (DICOM) or pages (TIFF) a file has; 1 for all other kinds.
 
+    Smaller copies of a page, thumbnails and masks are no pages of their own.
+
     Raises:
         UserError: the file cannot be read, holds fewer frames than it states, or is an animation.
     """
     with open_image_file(path) as file:
-        kind = kind_of(file)
-        if kind == DICOM:
+        if kind_of(file) == DICOM:
             from .dicom import dicom_frames
 
             return dicom_frames(file, path)
-        if kind == MATLAB:
-            return 1
-        facts = read_header(file, path)
-        if facts.frames > 1 and facts.format in ANIMATED:
+    return image_facts(path).frames
+
+
+def choose_frames(records: Sequence[dict], frame: int | None) -> list[dict]:
+    """Return records that name the frame to read, as `frame`, if one is chosen.
+
+    Args:
+        records: `frames` says how many frames or pages an image file has, if there are several.
+        frame: which one is read of these, from 0.
+
+    Raises:
+        UserError: a file has several and none is chosen, not so many, or one of another size than
+            its first, on which the boxes were checked.
+    """
+    for record in records:
+        if "frames" not in record:
+            continue
+        path = record["file_name"]
+        facts = image_facts(path, choose_frame(path, record["frames"], frame))
+        if (facts.height, facts.width) != (record["height"], record["width"]):
             raise UserError(
-                f"image {path} is an animated {facts.format} of {facts.frames} frames; save the "
-                "frames as files of their own"
+                f"image {path}: frame {frame} has {facts.width} x {facts.height} pixels, and the "
+                f"first has {record['width']} x {record['height']}; save frame {frame} as a file "
+                "of its own"
             )
-        return facts.frames if facts.format == "TIFF" else 1
+    return list(records) if frame is None else [{**record, "frame": frame} for record in records]
 
 
 def from_stored(stored: StoredPixels, intensity: Intensity, name: str) -> np.ndarray:
@@ -112,55 +152,63 @@ def declared_limits(dtype: np.dtype) -> tuple[float, float] | None:
 
 
 def _read_matlab(path: str) -> StoredPixels:
-    from .formats.cheng import mat_size, read_mat_pixels
+    from .formats.cheng import read_mat_pixels
 
-    check_pixel_count(path, *mat_size(path))
     pixels = read_mat_pixels(path)
     return StoredPixels(pixels, (float(pixels.min()), float(pixels.max())))
 
 
-def _read_picture(file: BinaryIO, path: str, page: int) -> StoredPixels:
-    data = file.read()
-    file.seek(0)
+def _read_picture(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
     facts = read_header(file, path)
-    if page:
-        if page >= facts.frames or facts.format != "TIFF":
-            raise UserError(f"image {path} has {facts.frames} pages, and no page {page}")
-        data = _from_page(data, page, path)
-        facts = read_header(io.BytesIO(data), path)
+    number = choose_frame(path, facts.frames, frame)
+    if facts.format == "TIFF":
+        return _read_tiff(file, path, number)
+    file.seek(0)
+    data = file.read()
     reason = missing_end(data)
     if reason:
         raise undecodable(path, reason)
-    # OpenCV takes CMYK in a TIFF for RGBA, and multiplies alpha into the colours or drops it.
-    if facts.format == "TIFF" and facts.bits <= 8 and facts.mode != "L":
+    if facts.format == "GIF":
         pixels = _decode_with_pillow(data, path)
     else:
+        data = essential_png(data, path) if facts.format == "PNG" else data
         pixels = _decode_with_opencv(data, path)
-        if facts.format == "TIFF" and facts.mode == "RGB":
-            pixels = pixels[:, :, :3]  # a fourth sample that the file does not call alpha
+    _check_decoded(pixels, facts, facts.orientation >= 5, path)
     upright = _upright(_without_alpha(pixels), facts.orientation)
     return StoredPixels(upright, declared_limits(pixels.dtype))
 
 
-def _from_page(data: bytes, page: int, path: str) -> bytes:
-    """Return a TIFF that starts with the given page, so that every page is decoded as the first.
+def _read_tiff(file: BinaryIO, path: str, number: int) -> StoredPixels:
+    facts = read_header(file, path, number)
+    tiff = TiffFile(file, path)
+    page = tiff.frames[number]
+    data = tiff.relinked(page)
+    if _needs_pillow(page, facts):
+        pixels = _decode_with_pillow(data, path)
+    else:
+        pixels = _decode_with_opencv(data, path)
+        if facts.mode == "RGB":
+            pixels = pixels[:, :, :3]  # a fourth sample that the file does not call alpha
+    _check_decoded(pixels, facts, False, path)
+    # Both decoders turn white-is-zero around where a sample has 8 bits or fewer, and there alone.
+    inverted = page.photometric == WHITE_IS_ZERO and page.bits > 8
+    return StoredPixels(_without_alpha(pixels), declared_limits(pixels.dtype), inverted)
 
-    Pages are a chain: the file's start says where the first lies, and each where the next does.
-    """
-    order = "little" if data.startswith(b"II") else "big"
 
-    def number(start: int, size: int) -> int:
-        return int.from_bytes(data[start : start + size], order)
+def _needs_pillow(page: TiffPage, facts: ImageFacts) -> bool:
+    # OpenCV takes CMYK for RGBA, multiplies alpha into the colors or drops it, and reads no grey
+    # of 2 or 4 bits. It alone keeps the depth of 16 bits.
+    if opencv_alone_reads(page):
+        return False
+    is_gray_byte = facts.mode == "L" and page.bits == 8
+    return not is_gray_byte
 
-    is_big = number(2, 2) == _BIG_TIFF
-    link, size, count_size, entry_size = (8, 8, 8, 20) if is_big else (4, 4, 2, 12)
-    first, place = link, number(link, size)
-    for _ in range(page):
-        link = place + count_size + entry_size * number(place, count_size)
-        place = number(link, size)
-        if not 0 < place < len(data):
-            raise undecodable(path, "its chain of pages is damaged")
-    return data[:first] + place.to_bytes(size, order) + data[first + size :]
+
+def _check_decoded(pixels: np.ndarray, facts: ImageFacts, is_turned: bool, path: str) -> None:
+    """Refuse a file that two decoders understand differently."""
+    expected = (facts.height, facts.width)
+    if pixels.shape[:2] != (expected[::-1] if is_turned else expected):
+        raise undecodable(path, "its parts state different sizes")
 
 
 def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
@@ -175,15 +223,17 @@ def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
         raise undecodable(path, "damaged, or a kind that OpenCV does not read")
     if pixels.ndim == 2:
         return pixels
+    if pixels.shape[2] not in (3, 4):
+        raise undecodable(path, f"{pixels.shape[2]} samples a pixel are neither grey nor RGB")
     to_rgb = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
     return cv2.cvtColor(pixels, to_rgb)
 
 
 def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
     """Return RGB or RGBA of 8 bits."""
+    image = open_with_pillow(io.BytesIO(data), path)
     try:
         with own_pixel_limit:
-            image = Image.open(io.BytesIO(data))
             return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     except Exception as error:  # damaged data raise anything
         raise undecodable(path, error) from None
@@ -208,9 +258,18 @@ def _without_alpha(pixels: np.ndarray) -> np.ndarray:
     """Composite RGBA on black: uint8 stays uint8, deeper pixels become float32."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels
+    if pixels.dtype.kind == "f":
+        return pixels[:, :, :3]  # no number means opaque
+    height, width = pixels.shape[:2]
     opaque = np.float32(np.iinfo(pixels.dtype).max)
-    composed = pixels[:, :, :3] * (pixels[:, :, 3:] / opaque)
-    return np.rint(composed).astype(np.uint8) if pixels.dtype == np.uint8 else composed
+    is_byte = pixels.dtype == np.uint8
+    composed = np.empty((height, width, 3), np.uint8 if is_byte else np.float32)
+    step = max(1, _PART // width)
+    for start in range(0, height, step):
+        part = pixels[start : start + step]
+        shown = part[:, :, :3] * (part[:, :, 3:] / opaque)
+        composed[start : start + step] = np.rint(shown) if is_byte else shown
+    return composed
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:

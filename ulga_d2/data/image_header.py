@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
+from ..errors import UserError
 from .image_file import (
     DICOM,
     MATLAB,
-    check_pixel_count,
+    PICTURE,
+    JpegFrame,
+    check_size,
+    jpeg_frame,
     kind_of,
     open_image_file,
     undecodable,
 )
 from .shared_switch import SharedSwitch, quiet_warnings
+from .tiff import BLACK_IS_ZERO, FLOAT, RGB, UNSIGNED, WHITE_IS_ZERO, TiffFile, TiffPage
 
+# All that Pillow may open: what is not named here is never handed to one of its many readers.
+PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Their files hold animations, too.
+_ANIMATED = ("GIF", "PNG", "WEBP")
 _ORIENTATION = 0x0112
-_TIFF_BITS = 258
+_TIFF_STARTS = (b"II", b"MM")
 # Where a PNG states the bits of a sample; its first chunk has a fixed place.
 _PNG_BITS = 24
+_JPEG_HEADER = 2**18  # bytes that nearly always reach the first scan
+_JPEG_SCAN = b"\xff\xda"
 _BITS_OF_MODE = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}
+# Bytes that a pixel takes once decoded by Pillow or OpenCV; all others have three samples.
+_SAMPLES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1}
+_SAMPLES_WITH_FOUR = ("RGBA", "LA", "PA", "La", "CMYK", "RGBX", "RGBa")
+# The scans of a progressive JPEG each pass over all of it; encoders write ten or so.
+MAX_SCANS = 100
 
 
 @dataclass(frozen=True)
@@ -37,7 +54,8 @@ class ImageFacts:
         format: what the content is, whatever the suffix: "PNG", "JPEG", "DICOM", "MAT", ...
         bits: of one stored sample.
         orientation: EXIF's, 1 (upright) to 8; the stored size is turned from 5 on.
-        frames: pages of a TIFF, frames of an animation.
+        frames: of a DICOM file; pages of a TIFF, without the smaller copies of a pyramid.
+        has_window: a DICOM file states a VOI window or table of its own.
     """
 
     height: int
@@ -47,13 +65,19 @@ class ImageFacts:
     bits: int
     orientation: int = 1
     frames: int = 1
+    has_window: bool = False
 
 
-def image_facts(path: str) -> ImageFacts:
+def image_facts(path: str, frame: int = 0) -> ImageFacts:
     """Read an image's header.
 
+    Args:
+        path: of the file.
+        frame: whose size is asked for, of several (pages of a TIFF differ).
+
     Raises:
-        UserError: the file is missing, no image, or too large to be decoded.
+        UserError: the file is missing, no image, an animation, too large to be decoded, or has no
+            such frame.
     """
     with open_image_file(path) as file:
         kind = kind_of(file)
@@ -62,19 +86,54 @@ def image_facts(path: str) -> ImageFacts:
             from .dicom import dicom_header
 
             header = dicom_header(file, path)
-            mode = header.photometric
-            return ImageFacts(header.height, header.width, mode, "DICOM", header.bits)
+            check_frame(path, header.frames, frame)
+            return ImageFacts(
+                header.height,
+                header.width,
+                header.photometric,
+                "DICOM",
+                header.bits,
+                frames=header.frames,
+                has_window=header.has_window,
+            )
         if kind == MATLAB:
             from .formats.cheng import mat_size
 
-            height, width = mat_size(path)
-            check_pixel_count(path, height, width)
-            return ImageFacts(height, width, "L", "MAT", 16)
-        return read_header(file, path)
+            return ImageFacts(*mat_size(path), "L", "MAT", 16)
+        return read_header(file, path, frame)
+
+
+def check_frame(path: str, frames: int, frame: int) -> None:
+    """Refuse a frame that a file of several does not have; with only one, none is chosen.
+
+    Raises:
+        UserError: naming the file and its number of frames.
+    """
+    if frames > 1 and not 0 <= frame < frames:
+        raise UserError(
+            f"image {path} has {frames:,} frames, and no frame {frame}; they count from 0"
+        )
+
+
+def choose_frame(path: str, frames: int, frame: int | None) -> int:
+    """Return which frame of a file is read: of several, one must be chosen.
+
+    Raises:
+        UserError: the file has several frames and none is chosen, or not the one that is.
+    """
+    if frames > 1 and frame is None:
+        raise UserError(
+            f"image {path} has {frames:,} frames or pages, and none is chosen; set INPUT.FRAME to "
+            f"the one to read, 0 to {frames - 1}, or save each as a file of its own"
+        )
+    check_frame(path, frames, frame or 0)
+    return 0 if frames == 1 else frame or 0
 
 
 def image_size(path: str) -> tuple[int, int]:
     """Return (height, width) in pixels of the image that `read_image` returns, from the header.
+
+    Of several frames it is the size of the first.
 
     Raises:
         UserError: see `image_facts`.
@@ -90,27 +149,131 @@ def stored_size(path: str) -> tuple[int, int]:
     return (facts.width, facts.height) if turned else (facts.height, facts.width)
 
 
-def read_header(file: BinaryIO, path: str) -> ImageFacts:
-    """Return the facts of a file in a format that Pillow knows.
+def read_header(file: BinaryIO, path: str, frame: int = 0) -> ImageFacts:
+    """Return the facts of a file that Pillow or OpenCV decodes.
+
+    Args:
+        file: open for reading.
+        path: of the file, for messages.
+        frame: the page of a TIFF with several.
 
     Raises:
-        UserError: the content is of no such format, or has too many pixels.
+        UserError: the content is of no such format, or has too many pixels; an animation.
     """
-    try:
-        with own_pixel_limit:
-            image = Image.open(file)
-    except UnidentifiedImageError:
-        raise undecodable(path, "no image format is recognised") from None
-    except Exception as error:  # a damaged header raises anything
-        raise undecodable(path, error) from None
-    width, height = image.size
-    check_pixel_count(path, height, width)
+    file.seek(0)
+    if kind_of(file) != PICTURE:
+        raise undecodable(path, "no image format is recognized")
+    if file.read(2) in _TIFF_STARTS:
+        tiff = TiffFile(file, path)
+        check_frame(path, len(tiff.frames), frame)
+        return tiff_facts(tiff, tiff.frames[frame if len(tiff.frames) > 1 else 0], path)
+    image = open_with_pillow(file, path)
+    height, width = image.height, image.width
+    file_bytes = file.seek(0, io.SEEK_END)
+    if image.format in _ANIMATED and _is_animated(image, path):
+        raise UserError(
+            f"image {path} is an animated {image.format}, which is not read; save its frames as "
+            "files of their own"
+        )
     bits = _bits(image, file)
+    needed = _bytes_per_pixel(image.mode, bits)
+    if image.format in ("JPEG", "MPO"):
+        needed = max(needed, _jpeg_bytes(file, path))
+    check_size(path, height, width, needed, file_bytes)
     orientation = _orientation(image)
     if orientation >= 5:
         height, width = width, height
-    frames = _frames(image, path)
-    return ImageFacts(height, width, image.mode, image.format or "", bits, orientation, frames)
+    return ImageFacts(height, width, image.mode, image.format or "", bits, orientation)
+
+
+def tiff_facts(tiff: TiffFile, page: TiffPage, path: str) -> ImageFacts:
+    """Return the facts of one page of a TIFF.
+
+    Raises:
+        UserError: it is too large, or its pixels are damaged or of a kind that nothing reads.
+    """
+    stored = page.samples * max(1, page.bits // 8)
+    tiff.check_pixels(page)
+    check_size(path, page.height, page.width, max(stored, _network_bytes(page.bits)), tiff.size)
+    height, width = page.height, page.width
+    if page.orientation >= 5:
+        height, width = width, height
+    if opencv_alone_reads(page):
+        mode = _deep_mode(page, path)
+    else:
+        mode = open_with_pillow(io.BytesIO(tiff.relinked(page)), path).mode
+    return ImageFacts(height, width, mode, "TIFF", page.bits, frames=len(tiff.frames))
+
+
+def opencv_alone_reads(page: TiffPage) -> bool:
+    """Tell whether Pillow would lose depth or sign of a page, or cannot open it."""
+    is_plain = page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+    return is_plain and (page.bits > 8 or page.sample_format != UNSIGNED)
+
+
+def _deep_mode(page: TiffPage, path: str) -> str:
+    """Return the mode as Pillow would name it."""
+    if page.sample_format > FLOAT or (page.sample_format == FLOAT and page.bits not in (32, 64)):
+        kind = "floating-point" if page.sample_format == FLOAT else "complex or undefined"
+        raise undecodable(
+            path, f"its samples are {kind} numbers of {page.bits} bits, which are not read"
+        )
+    if page.photometric == RGB:
+        return "RGBA" if page.has_alpha else "RGB"
+    if page.sample_format == FLOAT:
+        return "F"
+    return "I;16" if page.bits <= 16 and page.sample_format == UNSIGNED else "I"
+
+
+def _network_bytes(bits: int) -> int:
+    """Return the bytes of three samples: as they are up to 8 bits, deeper ones as float32."""
+    if bits <= 8:
+        return 3
+    return 12 if bits <= 32 else 24
+
+
+def _bytes_per_pixel(mode: str, bits: int) -> int:
+    samples = 4 if mode in _SAMPLES_WITH_FOUR else _SAMPLES_OF_MODE.get(mode, 3)
+    return max(samples * max(1, bits // 8), _network_bytes(bits))
+
+
+def _jpeg_bytes(file: BinaryIO, path: str) -> int:
+    """Return the bytes per pixel of decoding a JPEG; all coefficients at once have 16 bits."""
+    file.seek(0)
+    data = file.read(_JPEG_HEADER)
+    if not jpeg_frame(data).scan:
+        data += file.read()
+    frame = jpeg_frame(data)
+    if not frame.is_buffered:
+        return frame.components
+    check_scans(data + file.read(), frame, path)
+    return 3 * frame.components
+
+
+def check_scans(data: bytes, frame: JpegFrame, path: str) -> None:
+    """Refuse a JPEG whose scans pass over the image again and again.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if frame.is_buffered and data.count(_JPEG_SCAN, frame.scan) > MAX_SCANS:
+        raise undecodable(path, f"it has more than {MAX_SCANS} scans")
+
+
+def open_with_pillow(file: BinaryIO, path: str) -> Image.Image:
+    """Open a file in one of `PILLOW_FORMATS`; the pixels are not read yet.
+
+    Raises:
+        UserError: the content is none of them, or damaged.
+    """
+    file.seek(0)
+    try:
+        with own_pixel_limit:
+            return Image.open(file, formats=PILLOW_FORMATS)
+    except UnidentifiedImageError:
+        raise undecodable(path, "no image format is recognized, or its header is damaged") from None
+    except Exception as error:  # a damaged header raises anything
+        raise undecodable(path, error) from None
 
 
 @contextlib.contextmanager
@@ -128,29 +291,24 @@ def _no_pixel_limit() -> Iterator[None]:
 own_pixel_limit = SharedSwitch(_no_pixel_limit)
 
 
-def _frames(image: Image.Image, path: str) -> int:
-    # Pillow counts by walking the file: only kinds that can have several are asked.
-    if image.format not in ("TIFF", "GIF", "PNG", "WEBP"):
-        return 1
+def _is_animated(image: Image.Image, path: str) -> bool:
     try:
-        return getattr(image, "n_frames", 1)
+        with own_pixel_limit:
+            return image.is_animated
     except Exception as error:  # a damaged file raises anything
         raise undecodable(path, error) from None
 
 
 def _bits(image: Image.Image, file: BinaryIO) -> int:
-    # Pillow's modes hide the depth of 16-bit colour.
+    # Pillow's modes hide the depth of 16-bit color.
     if image.format == "PNG":
         file.seek(_PNG_BITS)
         return file.read(1)[0]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(_TIFF_BITS, (1,)))
     return _BITS_OF_MODE.get(image.mode, 8)
 
 
 def _orientation(image: Image.Image) -> int:
-    # A TIFF's own orientation is applied by both decoders, Pillow's size included.
-    if image.format == "TIFF" or not image.info.get("exif"):
+    if not image.info.get("exif"):
         return 1
     exif = Image.Exif()
     try:

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from .image_file import missing_end, open_image_file, undecodable
-from .image_header import own_pixel_limit, read_header
+from .image_header import open_with_pillow, own_pixel_limit, read_header
 
 # Grey values up to this are numbers of objects; a mask of shades reaches further.
 MAX_NUMBER = 63
@@ -80,9 +80,9 @@ def _read(path: str) -> np.ndarray:
             raise undecodable(path, reason)
         file.seek(0)
         read_header(file, path)
+        image = open_with_pillow(file, path)
         try:
             with own_pixel_limit:
-                image = Image.open(file)
                 return _as_stored(image)
         except Exception as error:  # damaged data raise anything
             raise undecodable(path, error) from None

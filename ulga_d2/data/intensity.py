@@ -41,13 +41,32 @@ class Intensity:
             raise ValueError(f"give {', '.join(KINDS[:-1])} or {KINDS[-1]}")
         if self.kind == "full":
             return
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError("give two finite numbers, the lower one first")
+        if not (self.low < self.high and math.isfinite(scale_of(self.low, self.high))):
+            raise ValueError(
+                "give two finite numbers, the lower one first, whose difference is no rounding"
+            )
         if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
             raise ValueError("give two percentiles between 0 and 100")
 
+    def describe(self) -> str:
+        """Return in words what becomes black and white."""
+        if self.kind == "full":
+            return "full, the range that each file declares or its own window"
+        what = "stored values" if self.kind == "window" else "percentiles of each image"
+        return f"{self.kind}, {what} {self.low:g} to {self.high:g}"
+
 
 FULL_RANGE = Intensity()
+
+
+def scale_of(low: float, high: float) -> float:
+    """Return the factor that spreads `low`..`high` over 0..`PIXEL_MAX`.
+
+    It is NaN or infinite where the two are no range: equal, not finite, or so close (or so far
+    apart) that float64 has no number for the factor.
+    """
+    width = float(high) - float(low)
+    return PIXEL_MAX / width if width and math.isfinite(width) else math.nan
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,11 @@ class StoredPixels:
     padding: np.ndarray | None = None
 
 
+def overlap(limits: tuple[float, float] | None, low: float, high: float) -> bool:
+    """Tell whether a file's declared range, if it declares one, has values between the two."""
+    return limits is None or (limits[0] < high and limits[1] > low)
+
+
 def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndarray:
     """Map stored values linearly to 0..`PIXEL_MAX`, cut off beyond, grey repeated three times.
 
@@ -78,16 +102,20 @@ def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndar
         (H, W, 3), uint8 or float32.
 
     Raises:
-        UserError: "full" is asked of a file that declares no range, or a value is not finite.
+        UserError: "full" is asked of a file that declares no range, a window lies outside the
+            declared one, or a value is not finite, in the file or after the mapping.
     """
     pixels = stored.pixels
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise UserError(f"image {path} has pixels that are not finite; repair or remove the file")
+        raise not_finite(path)
     low, high = _bounds(stored, intensity, path)
     if pixels.dtype == np.uint8 and (low, high) == (0, PIXEL_MAX):
         mapped = np.uint8(PIXEL_MAX) - pixels if stored.inverted else pixels
     else:
         mapped = _spread(pixels, low, high, stored.inverted)
+        is_range = low >= high or math.isfinite(scale_of(low, high))
+        if not is_range or not np.isfinite(mapped).all():
+            raise not_finite(path, f" once {low:g} to {high:g} are spread over 0 to {PIXEL_MAX:g}")
     if stored.padding is not None:
         mapped[stored.padding] = 0
     if mapped.ndim == 2:
@@ -95,9 +123,25 @@ def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndar
     return np.ascontiguousarray(mapped)
 
 
+def not_finite(path: str, when: str = "") -> UserError:
+    """Return the error for an image with values that are not finite."""
+    return UserError(
+        f"image {path} has pixels that are not finite{when}; repair the file (of DICOM: its "
+        "rescale values), or leave it out"
+    )
+
+
 def _bounds(stored: StoredPixels, intensity: Intensity, path: str) -> tuple[float, float]:
     if intensity.kind == "window":
-        return intensity.low, intensity.high
+        low, high = intensity.low, intensity.high
+        if not overlap(stored.limits, low, high):
+            raise UserError(
+                f"image {path} declares values from {stored.limits[0]:g} to "
+                f"{stored.limits[1]:g}, all outside INPUT.INTENSITY_RANGE {low:g} to {high:g}, so "
+                "the network would see nothing of it; store it as the training images are stored, "
+                "or leave it out"
+            )
+        return low, high
     if intensity.kind == "percentile":
         inside = stored.pixels if stored.padding is None else stored.pixels[~stored.padding]
         low, high = np.percentile(inside, (intensity.low, intensity.high))
@@ -115,8 +159,9 @@ def _spread(pixels: np.ndarray, low: float, high: float, inverted: bool) -> np.n
         return np.zeros(pixels.shape, np.float32)
     exact_in_float32 = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32
     mapped = pixels.astype(np.float32 if exact_in_float32 else np.float64)
-    mapped -= low
-    mapped *= PIXEL_MAX / (high - low)
+    with np.errstate(all="ignore"):  # the caller checks the result
+        mapped -= low
+        mapped *= scale_of(low, high)
     np.clip(mapped, 0, PIXEL_MAX, out=mapped)
     if inverted:
         np.subtract(PIXEL_MAX, mapped, out=mapped)

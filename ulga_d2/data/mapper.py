@@ -76,6 +76,8 @@ class DetectionMapper:
     def __call__(self, record: dict) -> dict:
         """Map one record: its whole image, or the tile that it names (x0, y0, x1, y1).
 
+        Of a file with several frames the one that its `frame` names is read.
+
         Returns:
             `image` (3, H, W) RGB, uint8 or float32 in 0..255; `instances` with `gt_boxes`,
             `gt_classes` and, if asked for, `gt_masks`; and the record's `file_name`, `image_id`,
@@ -84,7 +86,7 @@ class DetectionMapper:
         Raises:
             UserError: the image cannot be read, its size is not the record's, or a mask is missing.
         """
-        image = read_image(record["file_name"], self.intensity)
+        image = read_image(record["file_name"], self.intensity, record.get("frame"))
         check_size(image, record)
         tile = record.get("tile", (0, 0, record["width"], record["height"]))
         x0, y0, x1, y1 = tile

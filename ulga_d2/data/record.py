@@ -121,6 +121,8 @@ def make_record(
         "width": size[1],
         "annotations": annotations,
     }
+    if file_name in report.frames:
+        record["frames"] = report.frames[file_name]
     return record if patient_id is None else {**record, "patient_id": patient_id}
 
 

@@ -28,6 +28,7 @@ class DataReport:
         reasons: how often each thing was mended, dropped or listed.
         places: the first places of each reason by name.
         drop_reasons: which of the reasons stand for something that is left out.
+        frames: number of frames or pages of each image file that has several, by its path.
         keeps_emptied: an image that lost all its boxes is kept as one without boxes.
     """
 
@@ -41,6 +42,7 @@ class DataReport:
     reasons: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
     drop_reasons: set[str] = field(default_factory=set)
+    frames: dict[str, int] = field(default_factory=dict)
     keeps_emptied: bool = False
 
     @classmethod
@@ -68,6 +70,12 @@ class DataReport:
         images = self.found_images - self.images - self.dropped_images
         boxes = self.found_boxes - self.boxes.total() - self.dropped_boxes
         return f"{images} images and {boxes} boxes unaccounted for" if images or boxes else None
+
+    def note_frames(self, path: str, frames: int) -> None:
+        """Count an image file if it has several frames or pages."""
+        if frames > 1 and path not in self.frames:
+            self.frames[path] = frames
+            self.note("files with several frames or pages", f"{path}, which has {frames:,}")
 
     def note(self, reason: str, place: str, count: int = 1) -> None:
         """Count what was mended or merely seen; the first places of each reason keep their name."""

@@ -73,7 +73,7 @@ def annotated(
     Raises:
         UserError: the image cannot be read.
     """
-    image = read_image(record["file_name"], intensity)
+    image = read_image(record["file_name"], intensity, record.get("frame"))
     scale = max(1.0, MIN_SIDE / max(image.shape[:2]))
     size = tuple(round(side * scale) for side in image.shape[1::-1])
     canvas = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
@@ -89,7 +89,7 @@ def _cell(record: dict, class_names: Sequence[str], intensity: Intensity) -> np.
     name = shorten(os.path.basename(record["file_name"]), PANEL - text_width(objects))
     put_text(caption, name + objects, 0, 0, WHITE)
     try:
-        panel, corner, size = fit(read_image(record["file_name"], intensity))
+        panel, corner, size = fit(read_image(record["file_name"], intensity, record.get("frame")))
     except UserError:
         panel = blank(PANEL, PANEL)
         put_text(panel, "cannot be decoded", 10, 10, WHITE)

@@ -17,29 +17,42 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .image_header import image_size
+from .image_header import image_facts
+from .report import DataReport
 
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 # Raised when a cached size would come out otherwise for the same file.
-_SIZES = "sizes-1"
+_SIZES = "sizes-2"
 
 
 @contextlib.contextmanager
-def cached_sizes(folder: Path) -> Iterator[Callable[[str], tuple[int, int]]]:
+def cached_sizes(folder: Path, report: DataReport) -> Iterator[Callable[[str], tuple[int, int]]]:
     """Yield `image_size`, which here remembers every image of a data set.
 
     Args:
         folder: of the data set.
+        report: takes the files with several frames or pages, in place.
     """
-    with cached(folder, _SIZES, image_size, _as_size) as size_of:
-        yield size_of
+    with cached(folder, _SIZES, _size_and_frames, _as_size) as size_of:
+
+        def look_up(path: str) -> tuple[int, int]:
+            height, width, frames = size_of(path)
+            report.note_frames(path, frames)
+            return height, width
+
+        yield look_up
 
 
-def _as_size(stored: Any) -> tuple[int, int]:
-    height, width = stored
-    return int(height), int(width)
+def _size_and_frames(path: str) -> tuple[int, int, int]:
+    facts = image_facts(path)
+    return facts.height, facts.width, facts.frames
+
+
+def _as_size(stored: Any) -> tuple[int, int, int]:
+    height, width, frames = map(int, stored)
+    return height, width, frames
 
 
 @contextlib.contextmanager

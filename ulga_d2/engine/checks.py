@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 
 from ..config import leaf_keys, value_of
 from ..errors import UserError
-from ..inference.preprocess import build_preprocessing
+from ..inference.preprocess import check_preprocessing
 from ..values import check_values
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_config(cfg: CfgNode) -> None:
         UserError: naming the key and the values that are valid.
     """
     check_values(cfg)
-    build_preprocessing(cfg)
+    check_preprocessing(cfg)
     if not 0 <= cfg.SOLVER.BASE_LR_END <= cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "

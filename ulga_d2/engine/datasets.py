@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
 
 from ..config import default_category_ids
 from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
+from ..data.image import choose_frames
+from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
+from ..data.used_range import choose_intensity, measure_used_range
 from ..errors import UserError
+from ..inference.preprocess import AUTO, write_intensity
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -62,7 +67,9 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
         raise UserError("DATASETS.TRAIN and DATASETS.TEST must each name a data set")
     for name in names:
         _check_name(cfg, name)
-    loaded = {name: _load(cfg, name) for name in dict.fromkeys(names)}
+    loaded = {
+        name: choose_frames(_load(cfg, name), cfg.INPUT.FRAME) for name in dict.fromkeys(names)
+    }
     classes = {name: tuple(MetadataCatalog.get(name).thing_classes) for name in loaded}
     check_same_classes(classes)
     ids = {name: _category_ids(name) for name in loaded}
@@ -139,6 +146,42 @@ def _cut(cfg: CfgNode, records: list[dict]) -> TrainingTiles:
             tiles.never_visible,
         )
     return tiles
+
+
+def resolve_intensity(cfg: CfgNode, records: Sequence[dict]) -> None:
+    """Replace INPUT.INTENSITY "auto" by what the training images need, in place, and log it.
+
+    The main process measures them, so that all have the same numbers; every rank must call it.
+
+    Args:
+        cfg: of the run.
+        records: of the training.
+
+    Raises:
+        UserError: an image that is measured cannot be read.
+    """
+    if cfg.INPUT.INTENSITY != AUTO:
+        return
+    chosen = comm.all_gather(_measured_intensity(records) if comm.is_main_process() else None)[0]
+    if isinstance(chosen, str):
+        raise UserError(chosen)
+    intensity, summary = chosen
+    write_intensity(cfg, intensity)
+    logger.info(
+        "INPUT.INTENSITY auto becomes %s with INPUT.INTENSITY_RANGE %s: %s",
+        cfg.INPUT.INTENSITY,
+        cfg.INPUT.INTENSITY_RANGE,
+        summary,
+    )
+
+
+def _measured_intensity(records: Sequence[dict]) -> tuple[Intensity, str] | str:
+    """Return the intensity that suits the images and why, or a fault that all ranks must know."""
+    try:
+        used = measure_used_range(records)
+    except UserError as error:
+        return str(error)
+    return choose_intensity(used), used.summary()
 
 
 def build_options(cfg: CfgNode) -> DatasetOptions:

@@ -74,7 +74,9 @@ def evaluate(cfg: CfgNode, model: nn.Module, data: RunData, iteration: int) -> d
                 evaluator.predictions,
                 data.class_names,
                 str(picture),
-                read_image=partial(read_image, intensity=build_intensity(cfg)),
+                read_image=partial(
+                    read_image, intensity=build_intensity(cfg), frame=cfg.INPUT.FRAME
+                ),
             )
             results.update(of_this_set if only_one else {name: of_this_set})
     if comm.is_main_process():

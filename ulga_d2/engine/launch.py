@@ -178,7 +178,8 @@ def setup(
     """
     from ..config import resolve_classes, resolve_test_size
     from ..inference.device import resolve_device, resolve_workers
-    from .datasets import check_checkpoint_classes, load_run_data
+    from ..inference.preprocess import adopt_intensity
+    from .datasets import check_checkpoint_classes, load_run_data, resolve_intensity
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
     from .run_folder import open_run_folder, read_state, warn_of_changes
@@ -191,6 +192,8 @@ def setup(
     resolve_device(cfg)
     resolve_workers(cfg, max(1, args.num_gpus))
     state, place = read_state(cfg, args)
+    if args.resume or args.eval_only:
+        adopt_intensity(cfg, state.get("config"), place)
     data = load_run_data(cfg, with_training=not args.eval_only)
     if args.resume or args.eval_only:
         names = state["class_names"]
@@ -198,6 +201,7 @@ def setup(
     resolve_classes(cfg, data.class_names, data.category_ids)
     resolve_test_size(cfg)
     if not args.eval_only:
+        resolve_intensity(cfg, data.train)
         check_best_metric(cfg, data)
         resolve_schedule(cfg, data.epoch_length)
     cfg.freeze()

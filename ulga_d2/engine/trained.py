@@ -14,7 +14,7 @@ from ..config import resolve_classes, stated_category_ids
 from ..errors import UserError
 from ..inference.device import resolve_device
 from ..inference.model import build_seeded_model
-from ..inference.preprocess import Preprocessing, build_preprocessing
+from ..inference.preprocess import Preprocessing, adopt_intensity, build_preprocessing
 from ..weights.checkpoint import evaluated_weights, load_checkpoint, load_weights
 from .launch import read_config
 
@@ -52,9 +52,10 @@ def open_trained(
         UserError: a file that is missing or damaged, or weights of another config's model.
     """
     cfg = read_config(argparse.Namespace(config_file=config, opts=list(options), eval_only=True))
+    state = load_checkpoint(weights)
+    adopt_intensity(cfg, state.get("config"), weights)
     preprocessing = replace(build_preprocessing(cfg), tiling=None, augmentation=None)
     inputs = tuple(_read(preprocessing, path) for path in images)  # before what takes longer
-    state = load_checkpoint(weights)
     resolve_device(cfg)
     cfg.SOLVER.AMP.ENABLED = False
     class_names = tuple(state["class_names"])

@@ -79,7 +79,7 @@ def main() -> None:
 def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str, float]:
     from .. import get_cfg
     from ..config import default_category_ids, merge_config, resolve_classes
-    from .datasets import RunData
+    from .datasets import RunData, resolve_intensity
     from .memory import peak_memory
     from .trainer import Trainer
 
@@ -100,6 +100,7 @@ def _run(folder: Path, options: list[str], boxes: int, classes: int) -> dict[str
     # The evaluation reads as many images at once as a step does, and no more are needed.
     test = [{**records[i % IMAGES], "image_id": i} for i in range(count)]
     resolve_classes(cfg, names)
+    resolve_intensity(cfg, records)
     trainer = Trainer(cfg, RunData(records, {DATA: test}, names, default_category_ids(classes)))
     moments: list[float] = []
     trainer.optimizer.register_step_post_hook(lambda *_: moments.append(time.perf_counter()))

@@ -36,6 +36,7 @@ from ..weights.digest import weights_sha256
 from .detections import Category
 from .device import resolve_device
 from .model import build_seeded_model
+from .preprocess import adopt_intensity
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -103,6 +104,7 @@ def load_model(
     cfg.SOLVER.AMP.ENABLED = None
     for key, value in (options or {}).items():
         merge_options(cfg, [key, str(value)])
+    adopt_intensity(cfg, state.get("config"), path)
     check_values(cfg)
     resolve_device(cfg)
     if half_precision and not cfg.SOLVER.AMP.ENABLED:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ..config import stated_intensity
 from ..data.augmentation import SmoothResize, channels_first, resize_longest_side
 from ..data.image import read_image
 from ..data.intensity import FULL_RANGE, KINDS, Intensity
@@ -19,6 +20,13 @@ from .views import Region, View
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+AUTO = "auto"  # decided from the training images, by `engine.datasets.resolve_intensity`
+_WITHOUT_RANGE = (AUTO, "full")
+_GIVE = (
+    "give INPUT.INTENSITY full, window or percentile, as its training did (see the run's "
+    "config.yaml)"
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,7 @@ class InferenceMapper:
             read or has another size than the record says.
         """
         try:
-            image = self.preprocessing.read(record["file_name"])
+            image = self.preprocessing.read(record["file_name"], record.get("frame"))
             check_size(image, record)
         except UserError as error:
             return error
@@ -155,19 +163,66 @@ def build_preprocessing(cfg: CfgNode) -> Preprocessing:
     )
 
 
+def check_preprocessing(cfg: CfgNode) -> None:
+    """Refuse INPUT and TEST.AUG keys that do not fit each other; "auto" needs no range yet.
+
+    Raises:
+        UserError: see `build_preprocessing`.
+    """
+    trial = cfg
+    if cfg.INPUT.INTENSITY == AUTO and not cfg.INPUT.INTENSITY_RANGE:
+        trial = cfg.clone()
+        write_intensity(trial, FULL_RANGE)
+    build_preprocessing(trial)
+
+
 def build_intensity(cfg: CfgNode) -> Intensity:
     """Build what INPUT.INTENSITY and INPUT.INTENSITY_RANGE describe.
 
     Raises:
-        UserError: the two do not fit each other.
+        UserError: the two do not fit each other, or "auto" was not resolved.
     """
     kind, bounds = cfg.INPUT.INTENSITY, cfg.INPUT.INTENSITY_RANGE
     try:
-        if kind in KINDS and len(bounds) != (0 if kind == "full" else 2):
-            fix = "[]" if kind == "full" else "[low, high]"
+        if kind in (AUTO, *KINDS) and len(bounds) != (0 if kind in _WITHOUT_RANGE else 2):
+            fix = "[]" if kind in _WITHOUT_RANGE else "[low, high]"
             raise ValueError(f"give {fix} as the range")
+        if kind == AUTO:
+            raise ValueError(f"it must be resolved before images are read: {_GIVE}")
         return Intensity(kind, *map(float, bounds))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"INPUT.INTENSITY is {kind!r} with INPUT.INTENSITY_RANGE {bounds!r}; {error}"
         ) from None
+
+
+def write_intensity(cfg: CfgNode, intensity: Intensity) -> None:
+    """Write an intensity into `cfg` as plain numbers, in place."""
+    bounds = () if intensity.kind == "full" else (intensity.low, intensity.high)
+    cfg.INPUT.INTENSITY = intensity.kind
+    cfg.INPUT.INTENSITY_RANGE = [int(v) if float(v).is_integer() else float(v) for v in bounds]
+
+
+def adopt_intensity(cfg: CfgNode, run_config: str | None, source: str) -> None:
+    """Give `cfg` the intensity that a run was trained with, in place, where its own is "auto".
+
+    So evaluation, inference and --resume never decide anew.
+
+    Args:
+        cfg: to change; an intensity that it states itself stays.
+        run_config: the resolved config of the run as YAML text, such as a checkpoint's.
+        source: where that comes from, for messages.
+
+    Raises:
+        UserError: the run's config does not say how its images were read.
+    """
+    if cfg.INPUT.INTENSITY != AUTO:
+        return
+    is_known = isinstance(run_config, str)
+    kind, bounds = stated_intensity(run_config) if is_known else (AUTO, [])
+    if kind == AUTO:
+        raise UserError(
+            f"INPUT.INTENSITY is auto, which a training resolves, and {source} does not state what "
+            f"it became; {_GIVE}"
+        )
+    cfg.INPUT.INTENSITY, cfg.INPUT.INTENSITY_RANGE = kind, bounds

@@ -12,6 +12,7 @@ from ...errors import UserError
 from ...evaluation.boxes import COCO_LIMIT
 from ..intensity import FULL_RANGE, Intensity
 from ..record import LoadedSplit
+from ..used_range import UsedRange, choose_intensity, measure_used_range
 from .boxes import (
     NEGATIVE,
     POSITIVE,
@@ -21,7 +22,14 @@ from .boxes import (
     box_table,
     find_rounding,
 )
-from .files import Scanned, file_findings, kind_findings, kinds, leak_findings
+from .files import (
+    Scanned,
+    file_findings,
+    intensity_findings,
+    kind_findings,
+    kinds,
+    leak_findings,
+)
 from .finding import ERROR, NOTE, PROBLEM, Finding, finding
 from .scan import scan_images
 from .splits import (
@@ -44,14 +52,16 @@ class Settings:
     Attributes:
         anchors: the detector's anchors; None where no config is given.
         filter_empty: DATALOADER.FILTER_EMPTY_ANNOTATIONS; None where no config is given.
-        intensity: how stored values become the network's.
+        intensity: how stored values become the network's; None = as INPUT.INTENSITY auto decides.
+        training: the splits that are trained on, from whose images auto decides.
         max_detections: TEST.DETECTIONS_PER_IMAGE; COCO's limit where no config is given.
         decode: decode every image; else read the headers alone, and look for no duplicates.
     """
 
     anchors: Anchors | None = None
     filter_empty: bool | None = None
-    intensity: Intensity = FULL_RANGE
+    intensity: Intensity | None = None
+    training: tuple[str, ...] = ("train",)
     max_detections: int = COCO_LIMIT
     decode: bool = True
 
@@ -67,6 +77,8 @@ class Checkup:
             that cannot be decoded.
         anchor_ious: per split, the IoU of each box's best anchor; empty without a config.
         kinds: how many images there are of each mode, format and number of bits.
+        intensity: how stored values become the network's.
+        used_ranges: per split, what its images use of the range that they declare.
     """
 
     splits: dict[str, LoadedSplit]
@@ -74,6 +86,8 @@ class Checkup:
     listed: dict[str, tuple[int, int]]
     anchor_ious: dict[str, np.ndarray] = field(default_factory=dict)
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
+    intensity: Intensity = FULL_RANGE
+    used_ranges: dict[str, UsedRange] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """Return how many findings there are of each level."""
@@ -94,7 +108,12 @@ def check_splits(splits: Mapping[str, LoadedSplit | UserError], settings: Settin
     faults = {name: split for name, split in splits.items() if isinstance(split, UserError)}
     if not loaded:
         raise next(iter(faults.values()))
-    scanned = _scan(loaded, settings)
+    intensity = settings.intensity or auto_intensity(loaded, settings)
+    used_ranges = {
+        name: measure_used_range(split.records, pixels=settings.decode, skip_unreadable=True)
+        for name, split in loaded.items()
+    }
+    scanned = _scan(loaded, intensity, decode=settings.decode)
     findings = [
         Finding(ERROR, name, "the split cannot be read", 0, (str(fault),))
         for name, fault in faults.items()
@@ -105,6 +124,7 @@ def check_splits(splits: Mapping[str, LoadedSplit | UserError], settings: Settin
     findings += class_findings(loaded) + empty_findings(loaded, settings.filter_empty)
     findings += limit_findings(loaded, settings.max_detections)
     findings += patient_findings(loaded) + kind_findings(scanned) + leak_findings(scanned)
+    findings += intensity_findings(used_ranges, intensity)
     findings += _rounding_findings(loaded)
     ious = _anchor_ious(loaded, settings.anchors)
     findings += _anchor_findings(loaded, ious)
@@ -114,13 +134,31 @@ def check_splits(splits: Mapping[str, LoadedSplit | UserError], settings: Settin
         listed={name: _undecodable(*scanned[name]) for name in loaded},
         anchor_ious=ious,
         kinds=kinds(scanned),
+        intensity=intensity,
+        used_ranges=used_ranges,
     )
 
 
-def _scan(loaded: Mapping[str, LoadedSplit], settings: Settings) -> dict[str, Scanned]:
+def auto_intensity(loaded: Mapping[str, LoadedSplit], settings: Settings) -> Intensity:
+    """Return what INPUT.INTENSITY auto becomes in a training on these splits.
+
+    Args:
+        loaded: splits by name; without one that is trained on, the first of them decides.
+        settings: what is known about the training.
+    """
+    names = [name for name in settings.training if name in loaded] or list(loaded)[:1]
+    records = [record for name in names for record in loaded[name].records]
+    if settings.filter_empty:
+        records = [record for record in records if record["annotations"]]
+    return choose_intensity(measure_used_range(records, skip_unreadable=True))
+
+
+def _scan(
+    loaded: Mapping[str, LoadedSplit], intensity: Intensity, *, decode: bool
+) -> dict[str, Scanned]:
     """Scan all splits in one go, so that the processes start once."""
-    paths = [record["file_name"] for split in loaded.values() for record in split.records]
-    scans = iter(scan_images(paths, settings.intensity, decode=settings.decode))
+    records = [record for split in loaded.values() for record in split.records]
+    scans = iter(scan_images(records, intensity, decode=decode))
     return {
         name: (split.records, [next(scans) for _ in split.records])
         for name, split in loaded.items()

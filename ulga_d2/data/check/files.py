@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..formats.policy import MAX_MISSING
+from ..intensity import Intensity
+from ..used_range import UsedRange, suits
 from .duplicates import exact_duplicates, near_duplicates
 from .finding import ERROR, NOTE, PROBLEM, Finding, finding
 from .scan import Scan
@@ -92,8 +94,8 @@ def kind_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
     cures = {
         "mode": "all are read as RGB; if the kinds go with the classes or the sources, a detector "
         "can tell those by the kind alone",
-        "bits": "each kind is mapped to the network's range by its own depth; check that "
-        "INPUT.INTENSITY suits both",
+        "bits": "INPUT.INTENSITY full maps each kind by its own depth, window both by one range of "
+        "stored values; the lines on intensity say which holds here",
     }
     found = []
     for key, level in (("mode", NOTE), ("bits", PROBLEM)):
@@ -102,6 +104,20 @@ def kind_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
             what = {"mode": "pixel modes are mixed", "bits": "bits a sample are mixed"}[key]
             found.append(Finding(level, ", ".join(scanned), what, 0, (shown,), cures[key]))
     return found
+
+
+def intensity_findings(used: Mapping[str, UsedRange], intensity: Intensity) -> list[Finding]:
+    """Return the splits whose images an intensity shows flat."""
+    what = "the network is given images with little contrast"
+    cure = (
+        "INPUT.INTENSITY auto decides from the training images; window and percentile take an "
+        "INPUT.INTENSITY_RANGE"
+    )
+    return [
+        Finding(PROBLEM, name, what, 0, (f"{intensity.describe()}; {split.summary()}",), cure)
+        for name, split in used.items()
+        if not suits(intensity, split)
+    ]
 
 
 def leak_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:

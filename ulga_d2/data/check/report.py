@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,11 @@ def as_dict(name: str, checkup: Checkup) -> dict[str, Any]:
                 "boxes": _boxes(loaded, checkup.listed[split]),
                 "boxes_by_class": dict(loaded.report.boxes),
                 "anchors": _anchors(checkup.anchor_ious.get(split)),
+                "intensity": checkup.used_ranges[split].as_dict(),
             }
             for split, loaded in checkup.splits.items()
         },
+        "intensity": asdict(checkup.intensity),
         "image_kinds": {key: dict(counts) for key, counts in checkup.kinds.items()},
         "findings": [item.as_dict() for item in checkup.findings],
     }
@@ -84,7 +87,8 @@ def as_text(name: str, checkup: Checkup) -> str:
     """Return the report in words: two tables, every finding, and the verdict."""
     data = as_dict(name, checkup)
     parts = [name, _count_table(data["splits"]), _class_table(data["splits"])]
-    parts += [_kinds_line(data["image_kinds"]), _anchor_lines(data["splits"])]
+    parts += [_kinds_line(data["image_kinds"]), _intensity_lines(checkup)]
+    parts += [_anchor_lines(data["splits"])]
     parts += [_paragraph(item) for item in checkup.findings]
     counts = ", ".join(f"{count} {level}s" for level, count in data["counts"].items())
     parts.append(f"{data['verdict']}: {counts}")
@@ -122,6 +126,11 @@ def _kinds_line(kinds: Mapping[str, Mapping[str, int]]) -> str:
         f"{key}: " + ", ".join(f"{kind} {count:,}" for kind, count in counts.items())
         for key, counts in kinds.items()
     )
+
+
+def _intensity_lines(checkup: Checkup) -> str:
+    lines = [f"intensity of {name}: {used.summary()}" for name, used in checkup.used_ranges.items()]
+    return "\n".join([*lines, f"the network is given: {checkup.intensity.describe()}"])
 
 
 def _anchor_lines(splits: Mapping[str, Any]) -> str:

@@ -51,11 +51,11 @@ class Scan:
     thumbnail: bytes = b""
 
 
-def scan_images(paths: Sequence[str], intensity: Intensity, *, decode: bool) -> list[Scan]:
-    """Return what each image file is, in the order of `paths`.
+def scan_images(records: Sequence[dict], intensity: Intensity, *, decode: bool) -> list[Scan]:
+    """Return what each image file is, in the order of `records`.
 
     Args:
-        paths: the files.
+        records: name the files, and of several frames the one that is read.
         intensity: how stored values become the network's, as in training.
         decode: read the pixels too; else the headers alone.
 
@@ -64,16 +64,17 @@ def scan_images(paths: Sequence[str], intensity: Intensity, *, decode: bool) -> 
     """
     look = partial(scan_image, intensity=intensity, decode=decode)
     what = "decoding" if decode else "reading headers"
-    if len(paths) < MIN_IMAGES:
-        return [look(path) for path in with_progress(paths, what, logger)]
+    files = [(record["file_name"], record.get("frame")) for record in records]
+    if len(files) < MIN_IMAGES:
+        return [look(*file) for file in with_progress(files, what, logger)]
     # A process that is started anew, not forked, has no thread of ours in an unknown state.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, context, cv2.setNumThreads, (1,)) as pool:
         try:
-            results = pool.map(look, paths, chunksize=CHUNK)
+            results = pool.map(look, *zip(*files, strict=True), chunksize=CHUNK)
             # The clock starts when the processes have.
             scans = [next(results)]
-            watched = with_progress(paths[1:], what, logger)
+            watched = with_progress(files[1:], what, logger)
             return scans + [scan for _, scan in zip(watched, results, strict=True)]
         except BrokenProcessPool:
             raise UserError(
@@ -85,12 +86,12 @@ def scan_images(paths: Sequence[str], intensity: Intensity, *, decode: bool) -> 
             raise
 
 
-def scan_image(path: str, *, intensity: Intensity, decode: bool) -> Scan:
+def scan_image(path: str, frame: int | None = None, *, intensity: Intensity, decode: bool) -> Scan:
     """Return what one image file is; whatever is wrong with it becomes its `fault`."""
     facts = None
     try:
         facts = image_facts(path)
-        return _scan_pixels(facts, read_image(path, intensity)) if decode else Scan(facts)
+        return _scan_pixels(facts, read_image(path, intensity, frame)) if decode else Scan(facts)
     except UserError as error:
         return Scan(facts, fault=str(error))
     except Exception as error:  # a damaged file can raise anything; the words may hold its header's

@@ -33,7 +33,7 @@ def check_sheet(name: str, checkup: Checkup, settings: Settings) -> np.ndarray:
         return charts
     chosen = sample_of(loaded.records, IMAGES, seed=0)
     title = f"{name}: {len(chosen)} of {len(loaded.records):,} images of {split}"
-    images = contact_sheet(title, chosen, loaded.class_names, settings.intensity)
+    images = contact_sheet(title, chosen, loaded.class_names, checkup.intensity)
     room = blank(len(images), charts.shape[1] - images.shape[1])
     return np.concatenate([charts, np.concatenate([images, room], axis=1)])
 

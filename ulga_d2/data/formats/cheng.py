@@ -9,6 +9,9 @@ columns first, so h5py shows every array transposed.
 from __future__ import annotations
 
 import logging
+import math
+import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,7 @@ import numpy as np
 from pycocotools import mask as run_lengths
 
 from ...errors import UserError
-from ..image_file import check_pixel_count, undecodable
+from ..image_file import MAX_DECODED_BYTES, check_size, undecodable
 from ..progress import with_progress
 from ..record import Box, LoadedSplit, make_record
 from ..report import DataReport, Faults
@@ -34,6 +37,11 @@ FOLD_FILE = "cvind.mat"
 # The release divides the patients into five; the last fifth is ours to validate on.
 FOLDS = 5
 VAL_FOLD = 5
+# What MATLAB packs arrays with.
+_FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32}
+_MOST_DEFLATED = 1032  # bytes that one deflated byte can stand for
+# Values of a label or a patient's number; that of the folds has one a slice.
+_MOST_VALUES = 100_000
 # Raised when what is remembered of a slice would come out otherwise for the same file.
 _SLICES = "cheng-1"
 
@@ -128,7 +136,7 @@ def _read_folds(root: Path, slices: dict[int, Path]) -> dict[int, int]:
         return {}
     path = str(files[0])
     with _opened(path) as file:
-        values = _array(file, "cvind", path).ravel()
+        values = _values(file, "cvind", path)
     last = max(slices, default=0)
     if len(values) < last or not np.isin(values, np.arange(1, FOLDS + 1)).all():
         raise UserError(
@@ -142,11 +150,13 @@ def _read_slice(path: str) -> dict[str, Any]:
     """Return what one slice says, as JSON can hold it; "counts" is empty without a tumour."""
     with _opened(path) as file:
         height, width = _shape(file, "cjdata/image", path)
+        if _shape(file, "cjdata/tumorMask", path) != (height, width):
+            raise undecodable(path, "its mask has another size than its image")
         mask = _array(file, "cjdata/tumorMask", path).T != 0
-        labels = [int(value) for value in _array(file, "cjdata/label", path).ravel()]
-        patient = _text(_array(file, "cjdata/PID", path).ravel())
-    if mask.shape != (height, width) or len(labels) != 1 or not patient:
-        raise undecodable(path, "its mask, label or PID is not what it should be")
+        labels = [int(value) for value in _values(file, "cjdata/label", path)]
+        patient = _text(_values(file, "cjdata/PID", path))
+    if len(labels) != 1 or not patient:
+        raise undecodable(path, "its label or PID is not what it should be")
     facts = {"label": labels[0], "patient": patient, "size": [height, width]}
     if not mask.any():
         return {**facts, "box": None, "counts": ""}
@@ -172,7 +182,7 @@ def mat_size(path: str) -> tuple[int, int]:
     """Return (height, width) of a slice's image.
 
     Raises:
-        UserError: the file is damaged, or not such a slice.
+        UserError: the file is damaged, not such a slice, or has too many pixels.
     """
     with _opened(path) as file:
         return _shape(file, "cjdata/image", path)
@@ -213,17 +223,61 @@ def _dataset(file: h5py.File, name: str, path: str) -> h5py.Dataset:
         place = place[part]
     if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external:
         raise undecodable(path, f"its {name} is no array")
-    if place.dtype.kind not in "iuf" or place.ndim != 2:
-        raise undecodable(path, f"its {name} is no matrix of numbers")
+    if place.dtype.kind not in "iuf" or place.dtype.itemsize > 8 or place.ndim != 2:
+        raise undecodable(path, f"its {name} is no matrix of numbers of at most 64 bits")
     return place
 
 
 def _shape(file: h5py.File, name: str, path: str) -> tuple[int, int]:
-    width, height = _dataset(file, name, path).shape
-    check_pixel_count(path, height, width)
+    found = _dataset(file, name, path)
+    width, height = found.shape
+    if not (height and width):
+        raise undecodable(path, f"its {name} is empty")
+    # As the network gets it: float32 of three samples; wider numbers have a larger form before.
+    needed = 12 if found.dtype.itemsize <= 4 else 24
+    check_size(path, height, width, needed, os.path.getsize(path))
     return height, width
 
 
 def _array(file: h5py.File, name: str, path: str) -> np.ndarray:
     _shape(file, name, path)
-    return _dataset(file, name, path)[()]
+    found = _dataset(file, name, path)
+    _check_chunks(found, name, path)
+    return found[()]
+
+
+def _values(file: h5py.File, name: str, path: str) -> np.ndarray:
+    """Return a few values in a row."""
+    if _dataset(file, name, path).size > _MOST_VALUES:
+        raise undecodable(path, f"its {name} has more than {_MOST_VALUES:,} values")
+    return _array(file, name, path).ravel()
+
+
+def _check_chunks(found: h5py.Dataset, name: str, path: str) -> None:
+    """Refuse an array whose parts take far more memory than the array: HDF5 sets no limit.
+
+    Raises:
+        UserError: a chunk is too large, inflates to more than it should, or has another filter
+            than MATLAB's own (shuffle, deflate, checksum).
+    """
+    if found.chunks is None:
+        return
+    filters = found.id.get_create_plist()
+    kinds = [filters.get_filter(number)[0] for number in range(filters.get_nfilters())]
+    if not set(kinds) <= _FILTERS or kinds.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        raise undecodable(path, f"its {name} is packed by other filters than MATLAB's")
+    expected = math.prod(found.chunks) * found.dtype.itemsize
+    if expected > MAX_DECODED_BYTES:
+        raise undecodable(path, f"its {name} has chunks of {expected:,} bytes")
+    if h5py.h5z.FILTER_DEFLATE not in kinds:
+        return
+    for number in range(found.id.get_num_chunks()):
+        chunk = found.id.get_chunk_info(number)
+        if chunk.size * _MOST_DEFLATED <= MAX_DECODED_BYTES:
+            continue
+        _, data = found.id.read_direct_chunk(chunk.chunk_offset)
+        inflater = zlib.decompressobj()
+        # A checksum before deflating adds four bytes.
+        size = len(inflater.decompress(data, expected + 8))
+        if size > expected + 4:
+            raise undecodable(path, f"its {name} inflates to more than {expected:,} bytes a chunk")

@@ -99,7 +99,7 @@ def make_records(
     folder = ImageFolder(image_dir, report, faults)
     missing: list[str] = []
     usable: list[_Usable] = []
-    with cached_sizes(image_dir) as size_of:
+    with cached_sizes(image_dir, report) as size_of:
         for entry in with_progress(entries, f"reading {source}", logger):
             try:
                 size = _size(entry, size_of)
