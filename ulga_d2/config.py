@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -184,7 +184,7 @@ def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
             "and never run code: write the value itself, without a tag."
         ) from None
     except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML: {error}") from None
+        raise UserError(f"{place}: not valid YAML: {one_line(error)}") from None
     except (RecursionError, MemoryError):
         raise UserError(f"{place}: nested too deeply to be a config") from None
     except (AttributeError, TypeError):

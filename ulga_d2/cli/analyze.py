@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..terminal import show, table
 from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
@@ -35,14 +36,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one column a config."""
-    from tabulate import tabulate
-
     _check(args)
     columns = [_column(config, args) for config in args.configs]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     headers = ["", *args.configs]
-    print(tabulate(rows, headers, tablefmt="pipe", stralign="right", colalign=["left"]))
-    print(
+    show(table(rows, headers, tablefmt="pipe", stralign="right", colalign=["left"]))
+    show(
         "GFLOP: of our formulation, a multiply-add is two; pooling, resampling, norms and "
         "activations are not counted"
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..terminal import log_to_stderr, show
 from .draws import LEAST, add_dataset_options, add_draw_options, check_limit
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     check_limit(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     loaded = load_one_split(args.dataset)
     records = loaded.records
     how = args.cluster or default_clusters(records)
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     words = clusters_in_words(how, clusters)
     count = int(clusters.max()) + 1
     setting = Setting(*files, args.dataset, len(records), how, count, words, plan, limit)
-    print(as_text(setting, found))
+    show(as_text(setting, found))
     if args.json:
         text = json.dumps(as_dict(setting, found), indent=1, ensure_ascii=False)
         write_atomically(str(args.json), f"{text}\n".encode())

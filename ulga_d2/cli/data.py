@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+from ..terminal import log_to_stderr, show, table
 
 WHAT = "a config, a data set (brain_tumor), one split (brain_tumor_val), or an own set's YAML"
 
@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for; return its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     return args.action(args)
 
 
@@ -73,7 +73,7 @@ def _check(args: argparse.Namespace) -> int:
     data_set = find_data_set(args.what)
     settings = replace(data_set.settings, decode=not args.headers)
     checkup = check_splits(data_set.load(), settings)
-    print(as_text(data_set.name, checkup))
+    show(as_text(data_set.name, checkup))
     if args.out:
         args.json = args.json or args.out / "data_report.json"
         args.sheet = args.sheet or args.out / "data_sheet.png"
@@ -144,8 +144,8 @@ def _convert(args: argparse.Namespace) -> int:
     description = args.out / "dataset.yaml"
     for split, loaded in splits.items():
         groups = f", without {left_out[split]:,} boxes around groups" if left_out[split] else ""
-        print(f"{split}: {loaded.report.summary()}{groups}")
-    print(f"wrote {args.out} as {args.to}; train on it with DATASETS.CUSTOM {description}")
+        show(f"{split}: {loaded.report.summary()}{groups}")
+    show(f"wrote {args.out} as {args.to}; train on it with DATASETS.CUSTOM {description}")
     return 0
 
 
@@ -194,16 +194,14 @@ def _split(args: argparse.Namespace) -> int:
     counts = balance(pooled, folds)
     _print_balance(counts)
     for line in uneven(counts):
-        print(f"warning: {line}")
+        show(f"warning: {line}")
     return _write_once(args.out or Path(f"{data_set.name}_folds.json"), to_json(folds))
 
 
 def _print_balance(counts: list[Counter[str]]) -> None:
-    from tabulate import tabulate
-
     labels = sorted(sum(counts, Counter()))
     rows = [[fold, *(count[label] for label in labels)] for fold, count in enumerate(counts)]
-    print(tabulate(rows, ["fold", *labels], intfmt=","))
+    show(table(rows, ["fold", *labels], intfmt=","))
 
 
 def _write_once(path: Path, content: str) -> int:
@@ -214,7 +212,7 @@ def _write_once(path: Path, content: str) -> int:
     if not path.exists():
         _write(path, content.encode())
     elif read_text(str(path)) == content:
-        print(f"{path} holds these folds already; nothing to do")
+        show(f"{path} holds these folds already; nothing to do")
     else:
         raise UserError(
             f"{path} holds other folds, which results may rest on; name another file with --out"
@@ -230,4 +228,4 @@ def _write(path: Path, content: bytes) -> None:
         write_atomically(str(path), content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
-    print(f"wrote {path}")
+    show(f"wrote {path}")

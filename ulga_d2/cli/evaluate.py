@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from functools import partial
 from pathlib import Path
 
+from ..terminal import log_to_stderr, show
 from .draws import add_dataset_options, add_draw_options, check_draws, check_limit
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_draws(args)
     check_limit(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     loaded = load_one_split(args.dataset)
     limit = common_limit(args.max_detections, [args.predictions])
     predictions = read_results(
@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
         max_detections=limit,
     )
     words = clusters_in_words(how, clusters)
-    print(f"{args.predictions} on {args.dataset}: {len(predictions):,} detections")
+    show(f"{args.predictions} on {args.dataset}: {len(predictions):,} detections")
     if args.bootstrap:
-        print(f"intervals: {args.bootstrap:,} resamples, seed {args.seed}, of {words}")
-    print(f"\n{estimate_table(found)}")
+        show(f"intervals: {args.bootstrap:,} resamples, seed {args.seed}, of {words}")
+    show(f"\n{estimate_table(found)}")
     values = found.metrics.values
     for warning in (
         limit_warning(loaded.records, limit),

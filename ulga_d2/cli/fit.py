@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..terminal import show
 from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
@@ -55,16 +56,16 @@ def run(args: argparse.Namespace) -> int:
     facts = _facts(cfg)
     limit = args.memory * GIB if args.memory else free_memory(cfg.MODEL.DEVICE)
     asked = plan_of(cfg)
-    print(f"device {cfg.MODEL.DEVICE}, limit {limit / GIB:.2f} GiB; {facts['words']}", flush=True)
+    show(f"device {cfg.MODEL.DEVICE}, limit {limit / GIB:.2f} GiB; {facts['words']}", flush=True)
 
     def trial(options: dict[str, Any]) -> Cost:
-        print(f"trial: {_words(options)}", file=sys.stderr, flush=True)
+        show(f"trial: {_words(options)}", file=sys.stderr, flush=True)
         return measure(cfg, options, boxes=facts["boxes"], classes=facts["classes"])
 
     found = []
     for forecast in forecasts(asked, trial, limit):
         found.append(forecast)
-        print(_line(forecast, asked, facts["images"]), flush=True)
+        show(_line(forecast, asked, facts["images"]), flush=True)
     return _close(found[-1], asked, limit, trial(found[-1].plan.options()))
 
 
@@ -94,15 +95,15 @@ def _line(forecast: Forecast, asked: Plan, images: int) -> str:
 
 def _close(chosen: Forecast, asked: Plan, limit: float, cost: Any) -> int:
     off = chosen.peak / cost.peak - 1
-    print(
+    show(
         f"checked by a trial: {cost.peak / GIB:.2f} GiB (foretold {off:+.0%}), "
         f"{cost.step_seconds:.2f} s a step (foretold {chosen.step_seconds:.2f})"
     )
     if cost.peak > limit:
-        print("it does NOT fit: take a smaller model, or another machine")
+        show("it does NOT fit: take a smaller model, or another machine")
         return 1
     words = _words(chosen.plan.options(asked))
-    print(f"it fits as: {words}" if words else "it fits as it is")
+    show(f"it fits as: {words}" if words else "it fits as it is")
     return 0
 
 

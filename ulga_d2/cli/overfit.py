@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..terminal import show
 from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
@@ -64,15 +65,15 @@ def run(args: argparse.Namespace) -> int:
         batch = read_batch(cfg, data.train, args.images)
     resolve_classes(cfg, data.class_names, data.category_ids)
     objects = sum(len(image["instances"]) for image in batch)
-    print(f"{len(batch)} images of {cfg.INPUT.SQUARE_SIZE} px with {objects} objects", flush=True)
+    show(f"{len(batch)} images of {cfg.INPUT.SQUARE_SIZE} px with {objects} objects", flush=True)
     outcome = memorise(
         cfg, batch, iterations=args.iterations, seconds=args.seconds, report=_Progress(args)
     )
     total, count = sum(outcome.losses[-1].values()), len(outcome.losses)
     state = "learnt" if outcome.is_learnt else "NOT learnt"
-    print(f"{state}: loss {total:.3f} after {count} iterations, {outcome.seconds:.0f} s")
+    show(f"{state}: loss {total:.3f} after {count} iterations, {outcome.seconds:.0f} s")
     if not outcome.is_learnt:
-        print(f"diagnosis: {diagnosis(outcome)}")
+        show(f"diagnosis: {diagnosis(outcome)}")
     return 0 if outcome.is_learnt else 1
 
 
@@ -89,7 +90,7 @@ class _Progress:
         passed = time.perf_counter() - self._start
         left = min(passed / (number + 1) * (self._iterations - number - 1), self._limit - passed)
         words = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        print(f"iteration {number}: {words}; at most {left:.0f} s to go", file=sys.stderr)
+        show(f"iteration {number}: {words}; at most {left:.0f} s to go", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..terminal import log_to_stderr, show
 from .draws import add_draw_options, check_draws
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.runs import read_run
 
     check_draws(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     finished = read_run(args.run_dir)
     source = _source(args)
     page = render_report(finished, source, collect_facts(finished, source.records)).encode()
     path = args.out or args.run_dir / "report.html"
     write_atomically(str(path), page)
-    print(f"{path}: {len(page) / 1e6:.1f} MB")
+    show(f"{path}: {len(page) / 1e6:.1f} MB")
     if len(page) > LIMIT:
-        print(f"warning: more than {LIMIT / 1e6:.0f} MB; fewer detections make it smaller")
+        show(f"warning: more than {LIMIT / 1e6:.0f} MB; fewer detections make it smaller")
     return 0
 
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..errors import printable
+
 Color = tuple[int, int, int]
 Point = tuple[int, int]
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1
@@ -43,7 +45,7 @@ def class_color(category_id: int) -> Color:
 
 def text_width(text: str, scale: float = 1.0) -> int:
     """Return the width of a line of text in pixels."""
-    return cv2.getTextSize(text, FONT, FONT_SCALE * scale, _thickness(scale))[0][0]
+    return cv2.getTextSize(printable(text), FONT, FONT_SCALE * scale, _thickness(scale))[0][0]
 
 
 def shorten(text: str, width: int, scale: float = 1.0) -> str:
@@ -63,7 +65,7 @@ def put_text(
     """Write a line of text, in place; its box of LINE_HEIGHT * scale has the corner (x, y)."""
     origin = (x, y + round((LINE_HEIGHT - 5) * scale))
     size, thickness = FONT_SCALE * scale, _thickness(scale)
-    cv2.putText(canvas, text, origin, FONT, size, color, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, printable(text), origin, FONT, size, color, thickness, cv2.LINE_AA)
 
 
 def _thickness(scale: float) -> int:
