@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..terminal import show, table
-from .settings import add_set_option, words_of
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from torch import nn
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..terminal import log_to_stderr, show
-from .draws import LEAST, add_dataset_options, add_draw_options, check_limit
+from .draws import (
+    LEAST,
+    add_anonymize_option,
+    add_dataset_options,
+    add_draw_options,
+    check_limit,
+)
 
 if TYPE_CHECKING:
     from ..data.record import LoadedSplit
@@ -45,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_dataset_options(parser)
     add_draw_options(parser)
+    add_anonymize_option(parser)
     parser.add_argument("--permutations", type=int, default=2000, metavar="N", help="default 2000")
 
 
@@ -73,10 +80,17 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(args.bootstrap, args.permutations, args.seed)
     watch = partial(with_progress, logger=logger)
     found = compare(*sides, clusters, plan, watch)
-    files = (tuple(map(str, side)) for side in (args.a, args.b))
+    files = [tuple(map(str, side)) for side in (args.a, args.b)]
+    dataset = args.dataset
+    if args.anonymize:
+        files = [
+            tuple(f"{side}{number}" for number in range(1, len(names) + 1))
+            for side, names in zip("AB", files, strict=True)
+        ]
+        dataset = dataset.rpartition(":")[2]
     words = clusters_in_words(how, clusters)
     count = int(clusters.max()) + 1
-    setting = Setting(*files, args.dataset, len(records), how, count, words, plan, limit)
+    setting = Setting(*files, dataset, len(records), how, count, words, plan, limit)
     show(as_text(setting, found))
     if args.json:
         text = json.dumps(as_dict(setting, found), indent=1, ensure_ascii=False)

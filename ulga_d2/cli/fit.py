@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..terminal import show
-from .settings import add_set_option, words_of
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 BOXES = 10  # in an image, where the data set is not here
 IMAGES = 1000  # of an epoch, likewise
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -8,19 +8,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..terminal import show
-from .settings import add_set_option, words_of
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 SAMPLE_IMAGES = 24  # of a sample: enough for two with objects
 EVERY = 10  # iterations between two lines of progress
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -78,19 +83,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """Print every tenth iteration, with the longest time that is left."""
+    """Print the first, every tenth and the last iteration, with the longest time that is left."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._iterations, self._limit = args.iterations, args.seconds
         self._start = time.perf_counter()
 
     def __call__(self, number: int, losses: dict[str, float]) -> None:
-        if number % EVERY:
+        done = number + 1
+        if done % EVERY and done not in (1, self._iterations):
             return
         passed = time.perf_counter() - self._start
-        left = min(passed / (number + 1) * (self._iterations - number - 1), self._limit - passed)
+        left = min(passed / done * (self._iterations - done), self._limit - passed)
         words = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        show(f"iteration {number}: {words}; at most {left:.0f} s to go", file=sys.stderr)
+        show(
+            f"iteration {done} of {self._iterations}: {words}; at most {left:.0f} s to go",
+            file=sys.stderr,
+        )
 
 
 @contextlib.contextmanager

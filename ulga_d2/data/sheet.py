@@ -27,6 +27,7 @@ from .image import read_image
 from .intensity import FULL_RANGE, Intensity
 
 COLUMNS = 4
+SHOWN_NAME = "shown_name"  # key of a record: its caption, where that is not its file's name
 # An image drawn alone has at least this longest side (pixels), so that its labels are legible.
 MIN_SIDE = 512
 
@@ -86,7 +87,9 @@ def _cell(record: dict, class_names: Sequence[str], intensity: Intensity) -> np.
     caption = blank(LINE_HEIGHT, PANEL)
     count = len(record["annotations"])
     objects = f"   {count or 'no'} object{'' if count == 1 else 's'}"
-    name = shorten(os.path.basename(record["file_name"]), PANEL - text_width(objects))
+    name = shorten(
+        os.path.basename(record.get(SHOWN_NAME, record["file_name"])), PANEL - text_width(objects)
+    )
     put_text(caption, name + objects, 0, 0, WHITE)
     try:
         panel, corner, size = fit(read_image(record["file_name"], intensity))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ...drawing.grid import BACKGROUND, MARGIN, PANEL, blank
 from ...drawing.marks import PALETTE
-from ..sheet import COLUMNS, contact_sheet, sample_of
+from ..sheet import COLUMNS, SHOWN_NAME, contact_sheet, sample_of
 from .boxes import NEGATIVE, POSITIVE, Anchors, box_table, scaled_sizes
 from .doctor import Checkup, Settings
 
@@ -31,7 +31,11 @@ def check_sheet(name: str, checkup: Checkup, settings: Settings) -> np.ndarray:
     charts = _charts(checkup, settings.anchors)
     if not loaded.records:
         return charts
-    chosen = sample_of(loaded.records, IMAGES, seed=0)
+    names = (record["file_name"] for record in checkup.shown[split].records)
+    records = [
+        {**record, SHOWN_NAME: name} for record, name in zip(loaded.records, names, strict=True)
+    ]
+    chosen = sample_of(records, IMAGES, seed=0)
     title = f"{name}: {len(chosen)} of {len(loaded.records):,} images of {split}"
     images = contact_sheet(title, chosen, loaded.class_names, settings.intensity)
     room = blank(len(images), charts.shape[1] - images.shape[1])
