@@ -9,6 +9,8 @@ from typing import Any, TextIO
 
 from .errors import printable
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+
 
 def show(text: object = "", *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print text; its line breaks stay, other control characters become escapes."""
@@ -18,6 +20,14 @@ def show(text: object = "", *, file: TextIO | None = None, flush: bool = False) 
 def printable_lines(text: str) -> str:
     """Return text of several lines, each as `printable` makes it."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def csv_text(text: str) -> str:
+    """Return text for a CSV file: what a spreadsheet would take for a formula gets an apostrophe.
+
+    So does text that starts with an apostrophe, which makes it possible to take it away again.
+    """
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
 def table(rows: Sequence[Sequence[Any]], headers: Sequence[str], **options: Any) -> str:

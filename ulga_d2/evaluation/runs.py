@@ -16,7 +16,7 @@ import yaml
 
 from ulga_d2.errors import UserError, one_line
 
-from ..terminal import table
+from ..terminal import csv_text, table
 from .average_precision import headline, shown_name
 from .boxes import COCO_LIMIT
 
@@ -204,6 +204,11 @@ def csv_table(groups: Mapping[str, Sequence[Run]], names: Sequence[str]) -> str:
     for label, runs in groups.items():
         for run in runs:
             values = (run.figures.get(name) for name in names)
-            row = [label, run.name, run.config.get("SEED", ""), run.max_detections]
+            row = [
+                csv_text(label),
+                csv_text(run.name),
+                run.config.get("SEED", ""),
+                run.max_detections,
+            ]
             writer.writerow(row + ["" if value is None else repr(value) for value in values])
     return text.getvalue()

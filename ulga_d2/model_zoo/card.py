@@ -65,13 +65,8 @@ _MARKS = re.compile(r"[\\`*\[\]#!|~$:@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def escape(text: str) -> str:
-    """Return a name of a file as one line of Markdown that shows just its letters."""
-    return _MARKS.sub(r"\\\g<0>", escape_html(text))
-
-
-def escape_html(text: str) -> str:
-    """Return Markdown in one line and without HTML; control characters become escapes."""
-    return html.escape(printable(text), quote=False)
+    """Return words as one line of Markdown that shows just their letters."""
+    return _MARKS.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
 
 
 def model_card(
@@ -91,8 +86,8 @@ def model_card(
         info: what the weights are.
         file: name of the weights' file.
         sha256: of that file.
-        data: what the run was trained on, and its licence, in words, which may be Markdown.
-        licence: of the weights, likewise.
+        data: what the run was trained on, and its licence, in words.
+        licence: of the weights, in words.
         intervals: see `read_intervals`.
 
     Raises:
@@ -103,8 +98,8 @@ def model_card(
     return CARD.format(
         **about,
         **{key: escape(str(value)) for key, value in of_config.items()},
-        licence=escape_html(licence).replace("|", "\\|"),
-        data=escape_html(data),
+        licence=escape(licence),
+        data=escape(data),
         classes=f"A detector of {', '.join(map(escape, info.class_names))}",
         iteration=f"{info.iteration:,}",
         figures=_figures(info.metrics, intervals),
