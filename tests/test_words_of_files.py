@@ -1,4 +1,4 @@
-"""Names in files never reach a terminal, a log, a card or a page as control characters or markup."""
+"""Names in files never reach a terminal, log, card or page as control characters or markup."""
 
 from __future__ import annotations
 

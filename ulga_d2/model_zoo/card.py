@@ -66,7 +66,8 @@ _MARKS = re.compile(r"[\\`*\[\]#!|~$:@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 def escape(text: str) -> str:
     """Return words as one line of Markdown that shows just their letters."""
-    return _MARKS.sub(r"\\\g<0>", html.escape(printable(text), quote=False))
+    text = html.escape(printable(text), quote=False)
+    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", text)
 
 
 def model_card(
