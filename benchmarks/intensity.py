@@ -30,9 +30,7 @@ STORED = (
 
 def stored_images(folder: Path, dataset: str, low: int, high: int) -> list[Path]:
     """Write sample images as 16-bit PNGs whose values lie between `low` and `high`."""
-    write_sample(
-        dataset, folder, num_train=IMAGES, num_val=1, size=SIZE, difficulty="easy", seed=0
-    )
+    write_sample(dataset, folder, num_train=IMAGES, num_val=1, size=SIZE, difficulty="easy", seed=0)
     sources = [path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".jpg")]
     written = []
     for source in sources[:IMAGES]:

@@ -84,7 +84,10 @@ def test_an_unreadable_split_is_exit_code_1_and_none_readable_2(flawed, capsys):
     [
         (["check", "brain_tumour"], "unknown data set brain_tumour; did you mean brain_tumor?"),
         (["check", "missing.yaml"], "missing.yaml cannot be read"),
-        (["show", "brain_tumor", "--split", "dev", "--sheet", "x.png"], "there are train, val"),
+        (
+            ["show", "brain_tumor", "--split", "dev", "--sheet", "x.png"],
+            "there are brain_tumor_train",
+        ),
         (["show", "brain_tumor", "--num", "0", "--sheet", "x.png"], "--num is 0; give 1 or more"),
     ],
 )

@@ -7,11 +7,11 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -23,6 +23,11 @@ _TYPE_MISMATCH = re.compile(
     r"with values \((.*) vs\. (.*)\) for config key: (\S+)",
     re.DOTALL,
 )
+
+# Settings that name files or folders of the machine.
+PATH_KEYS = ("OUTPUT_DIR", "MODEL.WEIGHTS", "DATASETS.FOLDS_FILE", "DATASETS.CUSTOM")
+LEFT_OUT = "(left out)"
+_PATH = re.compile(r"^[/~.]|^[A-Za-z]:|\\|://|\.(ya?ml|json|pth|pkl|safetensors|csv|txt)$")
 
 _MOST_FILES = 50  # of one config, counted as often as they are named; ours have at most ten
 _MOST_VALUES = 10_000  # of one file; detectron2's whole config has some 300
@@ -184,7 +189,7 @@ def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
             "and never run code: write the value itself, without a tag."
         ) from None
     except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML: {error}") from None
+        raise UserError(f"{place}: not valid YAML: {one_line(error)}") from None
     except (RecursionError, MemoryError):
         raise UserError(f"{place}: nested too deeply to be a config") from None
     except (AttributeError, TypeError):
@@ -244,6 +249,25 @@ def value_of(cfg: CfgNode | dict[str, Any], key: str) -> Any:
     for name in key.split("."):
         value = value.get(name, {})
     return value
+
+
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config as plain data in which no text is the path of a file or folder.
+
+    Left out are the values of PATH_KEYS, and other texts that look like a path.
+    """
+
+    def shown(value: Any, key: str) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                name: shown(item, f"{key}.{name}" if key else name) for name, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [shown(item, key) for item in value]
+        is_path = isinstance(value, str) and (key in PATH_KEYS or _PATH.search(value))
+        return LEFT_OUT if value and is_path else value
+
+    return shown(config, "")
 
 
 def default_category_ids(num_classes: int) -> tuple[int, ...]:

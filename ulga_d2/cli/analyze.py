@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .settings import add_set_option, words_of
+from ..terminal import show, table
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from torch import nn
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -35,14 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one column a config."""
-    from tabulate import tabulate
-
     _check(args)
     columns = [_column(config, args) for config in args.configs]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     headers = ["", *args.configs]
-    print(tabulate(rows, headers, tablefmt="pipe", stralign="right", colalign=["left"]))
-    print(
+    show(table(rows, headers, tablefmt="pipe", stralign="right", colalign=["left"]))
+    show(
         "GFLOP: of our formulation, a multiply-add is two; pooling, resampling, norms and "
         "activations are not counted"
     )

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .draws import LEAST, add_dataset_options, add_draw_options, check_limit
+from ..terminal import log_to_stderr, show
+from .draws import (
+    LEAST,
+    add_anonymize_option,
+    add_dataset_options,
+    add_draw_options,
+    check_limit,
+)
 
 if TYPE_CHECKING:
     from ..data.record import LoadedSplit
@@ -45,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     add_dataset_options(parser)
     add_draw_options(parser)
+    add_anonymize_option(parser)
     parser.add_argument("--permutations", type=int, default=2000, metavar="N", help="default 2000")
 
 
@@ -61,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     check_limit(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     loaded = load_one_split(args.dataset)
     records = loaded.records
     how = args.cluster or default_clusters(records)
@@ -73,11 +80,18 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(args.bootstrap, args.permutations, args.seed)
     watch = partial(with_progress, logger=logger)
     found = compare(*sides, clusters, plan, watch)
-    files = (tuple(map(str, side)) for side in (args.a, args.b))
+    files = [tuple(map(str, side)) for side in (args.a, args.b)]
+    dataset = args.dataset
+    if args.anonymize:
+        files = [
+            tuple(f"{side}{number}" for number in range(1, len(names) + 1))
+            for side, names in zip("AB", files, strict=True)
+        ]
+        dataset = dataset.rpartition(":")[2]
     words = clusters_in_words(how, clusters)
     count = int(clusters.max()) + 1
-    setting = Setting(*files, args.dataset, len(records), how, count, words, plan, limit)
-    print(as_text(setting, found))
+    setting = Setting(*files, dataset, len(records), how, count, words, plan, limit)
+    show(as_text(setting, found))
     if args.json:
         text = json.dumps(as_dict(setting, found), indent=1, ensure_ascii=False)
         write_atomically(str(args.json), f"{text}\n".encode())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+from ..terminal import log_to_stderr, show, table
+from .draws import add_anonymize_option
 
 WHAT = "a config, a data set (brain_tumor), one split (brain_tumor_val), or an own set's YAML"
 
@@ -28,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for; return its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     return args.action(args)
 
 
@@ -61,34 +62,49 @@ def _add_check(actions: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write both, as data_report.json and data_sheet.png"
     )
+    parser.add_argument(
+        "--folds",
+        type=Path,
+        metavar="FILE",
+        help="a file of `ulga data split`, whose folds should share no image (default: the "
+        "config's DATASETS.FOLDS_FILE)",
+    )
+    add_anonymize_option(parser)
 
 
 def _check(args: argparse.Namespace) -> int:
     from ..data.check.doctor import check_splits
     from ..data.check.report import as_dict, as_text, verdict
     from ..data.check.sheet import check_sheet
+    from ..data.folds import read_folds
     from ..drawing.grid import png
     from .data_sets import find_data_set
 
     data_set = find_data_set(args.what)
-    settings = replace(data_set.settings, decode=not args.headers)
+    settings = replace(data_set.settings, decode=not args.headers, anonymize=args.anonymize)
+    if args.folds:
+        settings = replace(settings, folds=read_folds(str(args.folds)))
+    is_file = Path(data_set.name).suffix in (".yaml", ".yml")
+    name = "a config" if args.anonymize and is_file else data_set.name
     checkup = check_splits(data_set.load(), settings)
-    print(as_text(data_set.name, checkup))
+    show(as_text(name, checkup))
     if args.out:
         args.json = args.json or args.out / "data_report.json"
         args.sheet = args.sheet or args.out / "data_sheet.png"
     if args.json:
-        report = json.dumps(as_dict(data_set.name, checkup), indent=1, ensure_ascii=False)
+        report = json.dumps(as_dict(name, checkup), indent=1, ensure_ascii=False)
         _write(args.json, f"{report}\n".encode())
     if args.sheet:
-        _write(args.sheet, png(check_sheet(data_set.name, checkup, settings)))
+        _write(args.sheet, png(check_sheet(name, checkup, settings)))
     bad = {"errors", "problems"} if args.strict else {"errors"}
     return int(verdict(checkup) in bad)
 
 
 def _add_show(actions: argparse._SubParsersAction) -> None:
     parser = _add(actions, "show", _show, "Draw images with their boxes and masks.")
-    parser.add_argument("--split", help="which split (default: the first)")
+    parser.add_argument(
+        "--split", help="which split, such as val or cells_val (default: the first)"
+    )
     parser.add_argument("--num", type=int, default=12, help="how many images (default 12)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other images")
     place = parser.add_mutually_exclusive_group(required=True)
@@ -106,10 +122,7 @@ def _show(args: argparse.Namespace) -> int:
         if value < least:
             raise UserError(f"{name} is {value}; give {least} or more")
     data_set = find_data_set(args.what)
-    split = args.split or next(iter(data_set.loaders))
-    if split not in data_set.loaders:
-        known = ", ".join(data_set.loaders)
-        raise UserError(f"{data_set.name} has no split {split}; there are {known}")
+    split = data_set.split(args.split) if args.split else next(iter(data_set.loaders))
     loaded = data_set.loaders[split]()
     if not loaded.records:
         raise UserError(f"{split} of {data_set.name} has no image")
@@ -144,8 +157,8 @@ def _convert(args: argparse.Namespace) -> int:
     description = args.out / "dataset.yaml"
     for split, loaded in splits.items():
         groups = f", without {left_out[split]:,} boxes around groups" if left_out[split] else ""
-        print(f"{split}: {loaded.report.summary()}{groups}")
-    print(f"wrote {args.out} as {args.to}; train on it with DATASETS.CUSTOM {description}")
+        show(f"{split}: {loaded.report.summary()}{groups}")
+    show(f"wrote {args.out} as {args.to}; train on it with DATASETS.CUSTOM {description}")
     return 0
 
 
@@ -194,16 +207,17 @@ def _split(args: argparse.Namespace) -> int:
     counts = balance(pooled, folds)
     _print_balance(counts)
     for line in uneven(counts):
-        print(f"warning: {line}")
-    return _write_once(args.out or Path(f"{data_set.name}_folds.json"), to_json(folds))
+        show(f"warning: {line}")
+    path = args.out or Path(f"{data_set.name}_folds.json")
+    code = _write_once(path, to_json(folds))
+    show(f"to look for copies across folds: ulga data check {args.what} --folds {path}")
+    return code
 
 
 def _print_balance(counts: list[Counter[str]]) -> None:
-    from tabulate import tabulate
-
     labels = sorted(sum(counts, Counter()))
     rows = [[fold, *(count[label] for label in labels)] for fold, count in enumerate(counts)]
-    print(tabulate(rows, ["fold", *labels], intfmt=","))
+    show(table(rows, ["fold", *labels], intfmt=","))
 
 
 def _write_once(path: Path, content: str) -> int:
@@ -214,7 +228,7 @@ def _write_once(path: Path, content: str) -> int:
     if not path.exists():
         _write(path, content.encode())
     elif read_text(str(path)) == content:
-        print(f"{path} holds these folds already; nothing to do")
+        show(f"{path} holds these folds already; nothing to do")
     else:
         raise UserError(
             f"{path} holds other folds, which results may rest on; name another file with --out"
@@ -230,4 +244,4 @@ def _write(path: Path, content: bytes) -> None:
         write_atomically(str(path), content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
-    print(f"wrote {path}")
+    show(f"wrote {path}")

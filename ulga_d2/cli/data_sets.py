@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import difflib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
 from ..data.check.doctor import Settings, auto_intensity
+from ..data.folds import read_folds
 from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_Loader = Callable[[], LoadedSplit]
 # A data set may well have none of these.
 OPTIONAL = frozenset(["test"])
 
@@ -37,15 +39,36 @@ class DataSet:
 
     Attributes:
         name: as the user knows it.
+        dataset: name of the dataset, which the names of its splits begin with in a config; "" for
+            several.
         loaders: what reads each of its splits, by the split's name.
         optional: splits that need not be there.
         settings: what a config says about its use.
     """
 
     name: str
+    dataset: str
     loaders: Mapping[str, Callable[[], LoadedSplit]]
     optional: frozenset[str] = frozenset()
     settings: Settings = Settings()
+
+    def full(self, split: str) -> str:
+        """Return the name of a split as a config has it: "cells_val" for "val" of "cells"."""
+        has_prefix = not self.dataset or split.startswith(f"{self.dataset}_")
+        return split if has_prefix else f"{self.dataset}_{split}"
+
+    def split(self, name: str) -> str:
+        """Return the key in `loaders` of a split, by its name in a config or by its own.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        for split in self.loaders:
+            full = self.full(split)
+            if name in (split, full, full.removeprefix(f"{self.dataset}_")):
+                return split
+        known = ", ".join(map(self.full, self.loaders))
+        raise UserError(f"{self.name} has no split {name}; there are {known}")
 
     def load(self) -> dict[str, LoadedSplit | UserError]:
         """Read every split; the reason stands in place of one that cannot be read."""
@@ -90,44 +113,59 @@ class DataSet:
         return loaded
 
 
-def find_data_set(what: str) -> DataSet:
+def find_data_set(what: str, opts: Sequence[str] = ()) -> DataSet:
     """Find out what the user means.
 
     Args:
         what: a config or the YAML of an own data set, a data set's name ("brain_tumor"), or one of
             its splits ("brain_tumor_val").
+        opts: KEY VALUE words that change the config, or the defaults where none is named.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or an option is wrong.
     """
-    if Path(what).suffix in (".yaml", ".yml", ".data"):
-        return _own(Path(what)) if _is_own(Path(what)) else _of_config(what)
+    from ..engine.datasets import build_options
+
+    is_described = Path(what).suffix in (".yaml", ".yml", ".data")
+    if is_described and not _is_own(Path(what)):
+        return _of_config(what, opts)
+    cfg = changed_defaults(opts)
+    settings = _settings(cfg)
+    options = build_options(cfg)
+    if is_described:
+        own = _own(Path(what))
+        if options.folds_file:
+            divided = _own_of_config(Path(what), options)
+            own = replace(own, loaders=dict(zip(own.loaders, divided.values(), strict=True)))
+        return replace(own, loaders=_with_frame(own.loaders, cfg), settings=settings)
     if what in LOADERS:
-        loaders = {split: partial(load_split, f"{what}_{split}") for split in SPLITS}
-        return DataSet(what, loaders, OPTIONAL)
+        loaders = {split: partial(load_split, f"{what}_{split}", options) for split in SPLITS}
+        return DataSet(what, what, loaders, OPTIONAL, settings)
     if what in NAMES:
-        return DataSet(what, {what: partial(load_split, what)})
+        loaders = {what: partial(load_split, what, options)}
+        return DataSet(what, NAMES[what][0], loaders, settings=settings)
     raise _unknown(what, [*LOADERS, *NAMES])
 
 
-def load_one_split(what: str) -> LoadedSplit:
+def load_one_split(what: str, opts: Sequence[str] = ()) -> LoadedSplit:
     """Read the one split that the user means.
 
     Args:
         what: a split's name ("brain_tumor_val"), or one of a YAML's ("config.yaml:mine_val").
+        opts: see `find_data_set`.
 
     Raises:
         UserError: it is none of these, or cannot be read.
     """
     file, colon, split = what.rpartition(":")
-    data_set = find_data_set(file if colon else what)
-    if colon and split in data_set.loaders:
-        return data_set.loaders[split]()
-    if not colon and len(data_set.loaders) == 1:
+    data_set = find_data_set(file if colon else what, opts)
+    if colon:
+        return data_set.loaders[data_set.split(split)]()
+    if len(data_set.loaders) == 1:
         return next(iter(data_set.loaders.values()))()
-    known = data_set.loaders
     names = [
-        f"{what}_{split}" if what in LOADERS else f"{data_set.name}:{split}" for split in known
+        name if what in LOADERS else f"{what}:{name}"
+        for name in map(data_set.full, data_set.loaders)
     ]
     raise UserError(f"{what} is not one split; name one of {', '.join(names)}")
 
@@ -148,21 +186,46 @@ def _own(path: Path) -> DataSet:
     from ..data.custom import custom_splits, load_custom
 
     name, splits = custom_splits(path)
-    return DataSet(name, {split: partial(load_custom, path, split) for split in splits})
+    return DataSet(name, name, {split: partial(load_custom, path, split) for split in splits})
 
 
-def _of_config(file: str) -> DataSet:
-    from ..engine.datasets import build_options
-    from ..engine.launch import read_config
+def changed_defaults(opts: Sequence[str]) -> CfgNode:
+    """Return what all configs begin with, changed by KEY VALUE words.
+
+    Raises:
+        UserError: an unknown key, or an impossible value.
+    """
+    from .. import get_cfg
+    from ..config import merge_config
+    from ..values import check_values
+
+    cfg = get_cfg()
+    merge_config(cfg, "configs/_base_/retinanet.yaml", list(opts))
+    check_values(cfg)
+    return cfg
+
+
+def _settings(cfg: CfgNode) -> Settings:
     from ..inference.preprocess import AUTO, build_intensity
 
-    cfg = read_config(argparse.Namespace(config_file=file, opts=[], eval_only=True))
-    settings = Settings(
+    return Settings(
+        intensity=None if cfg.INPUT.INTENSITY == AUTO else build_intensity(cfg),
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        square_size=cfg.INPUT.SQUARE_SIZE,
+        folds=read_folds(cfg.DATASETS.FOLDS_FILE) if cfg.DATASETS.FOLDS_FILE else None,
+    )
+
+
+def _of_config(file: str, opts: Sequence[str]) -> DataSet:
+    from ..engine.datasets import build_options
+    from ..engine.launch import read_config
+
+    cfg = read_config(argparse.Namespace(config_file=file, opts=list(opts), eval_only=True))
+    settings = replace(
+        _settings(cfg),
         anchors=_anchors(cfg),
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        intensity=None if cfg.INPUT.INTENSITY == AUTO else build_intensity(cfg),
         training=tuple(cfg.DATASETS.TRAIN),
-        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
     )
     options = build_options(cfg)
     known = {name: partial(load_split, name, options) for name in NAMES}
@@ -172,11 +235,16 @@ def _of_config(file: str) -> DataSet:
     for name in names:
         if name not in known:
             raise _unknown(name, known)
-    loaders = {name: partial(_load_frame, known[name], cfg.INPUT.FRAME) for name in names}
-    return DataSet(file, loaders, settings=settings)
+    own = _own(Path(cfg.DATASETS.CUSTOM).expanduser()).dataset if cfg.DATASETS.CUSTOM else ""
+    loaders = _with_frame({name: known[name] for name in names}, cfg)
+    return DataSet(file, own, loaders, settings=settings)
 
 
-def _load_frame(load: Callable[[], LoadedSplit], frame: int | None) -> LoadedSplit:
+def _with_frame(loaders: Mapping[str, _Loader], cfg: CfgNode) -> dict[str, _Loader]:
+    return {name: partial(_load_frame, load, cfg.INPUT.FRAME) for name, load in loaders.items()}
+
+
+def _load_frame(load: _Loader, frame: int | None) -> LoadedSplit:
     """Return a split whose records name the frame to read; without one they stay as they are."""
     loaded = load()
     if frame is None:

@@ -34,6 +34,16 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_anonymize_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that keeps names out of what people mail."""
+    parser.add_argument(
+        "--anonymize",
+        action="store_true",
+        help="call images and patients by their numbers in the dataset, and leave out all other "
+        "names of files and folders",
+    )
+
+
 def check_limit(args: argparse.Namespace) -> None:
     """Refuse a limit of detections below 1.
 

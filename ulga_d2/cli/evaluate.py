@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from ..terminal import log_to_stderr, show
 from .draws import add_dataset_options, add_draw_options, check_draws, check_limit
+from .settings import add_set_option, set_trailing, words_of
 
 logger = logging.getLogger(__name__)
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -33,9 +40,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--froc-hit",
         choices=["iou", "centre"],
-        default="iou",
         help="what finds a lesion in FROC: IoU 0.5 (default), or a centre in its box",
     )
+    add_set_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,12 +55,16 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.resample import Draws
     from ..evaluation.saved import common_limit, read_results
     from ..evaluation.summary import mix_up_warning
-    from .data_sets import load_one_split
+    from .data_sets import changed_defaults, load_one_split
 
     check_draws(args)
     check_limit(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    loaded = load_one_split(args.dataset)
+    log_to_stderr()
+    opts = words_of(args)
+    chosen = changed_defaults(opts).TEST
+    if args.max_detections is None and "TEST.DETECTIONS_PER_IMAGE" in opts:
+        args.max_detections = chosen.DETECTIONS_PER_IMAGE
+    loaded = load_one_split(args.dataset, opts)
     limit = common_limit(args.max_detections, [args.predictions])
     predictions = read_results(
         args.predictions,
@@ -70,15 +81,15 @@ def run(args: argparse.Namespace) -> int:
         predictions,
         loaded.class_names,
         Draws(clusters, args.bootstrap, args.seed),
-        froc_hit=args.froc_hit,
+        froc_hit=args.froc_hit or chosen.FROC_HIT,
         watch=partial(with_progress, logger=logger),
         max_detections=limit,
     )
     words = clusters_in_words(how, clusters)
-    print(f"{args.predictions} on {args.dataset}: {len(predictions):,} detections")
+    show(f"{args.predictions} on {args.dataset}: {len(predictions):,} detections")
     if args.bootstrap:
-        print(f"intervals: {args.bootstrap:,} resamples, seed {args.seed}, of {words}")
-    print(f"\n{estimate_table(found)}")
+        show(f"intervals: {args.bootstrap:,} resamples, seed {args.seed}, of {words}")
+    show(f"\n{estimate_table(found)}")
     values = found.metrics.values
     for warning in (
         limit_warning(loaded.records, limit),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..terminal import log_to_stderr, show
 from .settings import add_set_option, words_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not 0 <= args.score <= 1:
         raise UserError(f"--score is {args.score}; give 0 to 1")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     pairs = [(args.config, args.weights), *([args.beside] if args.beside else [])]
     detectors = [open_trained(*pair, words_of(args), args.images) for pair in pairs]
     names = _told_apart(detectors)
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     content = {"score": args.score, "images": numbers, "depths": depths}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(str(args.out / NUMBERS), f"{text}\n".encode())
-    print(args.out / NUMBERS)
+    show(args.out / NUMBERS)
     return 0
 
 
@@ -141,7 +141,7 @@ def _write_picture(out: Path, picture: np.ndarray) -> None:
     from ..evaluation.atomic import write_atomically
 
     write_atomically(str(out), png(picture))
-    print(out, flush=True)
+    show(out, flush=True)
 
 
 def _make_folder(out: Path) -> None:

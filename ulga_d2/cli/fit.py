@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .settings import add_set_option, words_of
+from ..terminal import show
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 BOXES = 10  # in an image, where the data set is not here
 IMAGES = 1000  # of an epoch, likewise
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -55,16 +62,16 @@ def run(args: argparse.Namespace) -> int:
     facts = _facts(cfg)
     limit = args.memory * GIB if args.memory else free_memory(cfg.MODEL.DEVICE)
     asked = plan_of(cfg)
-    print(f"device {cfg.MODEL.DEVICE}, limit {limit / GIB:.2f} GiB; {facts['words']}", flush=True)
+    show(f"device {cfg.MODEL.DEVICE}, limit {limit / GIB:.2f} GiB; {facts['words']}", flush=True)
 
     def trial(options: dict[str, Any]) -> Cost:
-        print(f"trial: {_words(options)}", file=sys.stderr, flush=True)
+        show(f"trial: {_words(options)}", file=sys.stderr, flush=True)
         return measure(cfg, options, boxes=facts["boxes"], classes=facts["classes"])
 
     found = []
     for forecast in forecasts(asked, trial, limit):
         found.append(forecast)
-        print(_line(forecast, asked, facts["images"]), flush=True)
+        show(_line(forecast, asked, facts["images"]), flush=True)
     return _close(found[-1], asked, limit, trial(found[-1].plan.options()))
 
 
@@ -94,15 +101,15 @@ def _line(forecast: Forecast, asked: Plan, images: int) -> str:
 
 def _close(chosen: Forecast, asked: Plan, limit: float, cost: Any) -> int:
     off = chosen.peak / cost.peak - 1
-    print(
+    show(
         f"checked by a trial: {cost.peak / GIB:.2f} GiB (foretold {off:+.0%}), "
         f"{cost.step_seconds:.2f} s a step (foretold {chosen.step_seconds:.2f})"
     )
     if cost.peak > limit:
-        print("it does NOT fit: take a smaller model, or another machine")
+        show("it does NOT fit: take a smaller model, or another machine")
         return 1
     words = _words(chosen.plan.options(asked))
-    print(f"it fits as: {words}" if words else "it fits as it is")
+    show(f"it fits as: {words}" if words else "it fits as it is")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..installation.detectron2_wheel import find_detectron2, install, read_version
+from ..terminal import show
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -27,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Install unless detectron2 is there; say which version lies where."""
     package = find_detectron2(args.target)
     if package is not None:
-        print(f"detectron2 {read_version(package)} is there already, in {package}; kept")
+        show(f"detectron2 {read_version(package)} is there already, in {package}; kept")
         return 0
     package = install(args.target)
-    print(f"detectron2 {read_version(package)} installed in {package}")
+    show(f"detectron2 {read_version(package)} installed in {package}")
     return 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from ..errors import UserError
+from ..terminal import escape_record, show
 from ..version import __version__
 
 # The module of a subcommand has its name, with "_" for "-"; it has add_parser(subparsers), which
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if module is None:
         parser.print_help()
         return 0
+    logging.lastResort.addFilter(escape_record)  # of commands that configure no log
     try:
         code = module.run(args)
         sys.stdout.flush()
@@ -84,7 +87,7 @@ def _unknown_message(command: str) -> str:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    show(f"error: {message}", file=sys.stderr)
     return code
 
 

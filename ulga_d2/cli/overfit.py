@@ -8,18 +8,24 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from .settings import add_set_option, words_of
+from ..terminal import show
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
 SAMPLE_IMAGES = 24  # of a sample: enough for two with objects
 EVERY = 10  # iterations between two lines of progress
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -65,32 +71,36 @@ def run(args: argparse.Namespace) -> int:
         batch = read_batch(cfg, data.train, args.images)
     resolve_classes(cfg, data.class_names, data.category_ids)
     objects = sum(len(image["instances"]) for image in batch)
-    print(f"{len(batch)} images of {cfg.INPUT.SQUARE_SIZE} px with {objects} objects", flush=True)
+    show(f"{len(batch)} images of {cfg.INPUT.SQUARE_SIZE} px with {objects} objects", flush=True)
     outcome = memorise(
         cfg, batch, iterations=args.iterations, seconds=args.seconds, report=_Progress(args)
     )
     total, count = sum(outcome.losses[-1].values()), len(outcome.losses)
     state = "learnt" if outcome.is_learnt else "NOT learnt"
-    print(f"{state}: loss {total:.3f} after {count} iterations, {outcome.seconds:.0f} s")
+    show(f"{state}: loss {total:.3f} after {count} iterations, {outcome.seconds:.0f} s")
     if not outcome.is_learnt:
-        print(f"diagnosis: {diagnosis(outcome)}")
+        show(f"diagnosis: {diagnosis(outcome)}")
     return 0 if outcome.is_learnt else 1
 
 
 class _Progress:
-    """Print every tenth iteration, with the longest time that is left."""
+    """Print the first, every tenth and the last iteration, with the longest time that is left."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._iterations, self._limit = args.iterations, args.seconds
         self._start = time.perf_counter()
 
     def __call__(self, number: int, losses: dict[str, float]) -> None:
-        if number % EVERY:
+        done = number + 1
+        if done % EVERY and done not in (1, self._iterations):
             return
         passed = time.perf_counter() - self._start
-        left = min(passed / (number + 1) * (self._iterations - number - 1), self._limit - passed)
+        left = min(passed / done * (self._iterations - done), self._limit - passed)
         words = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        print(f"iteration {number}: {words}; at most {left:.0f} s to go", file=sys.stderr)
+        show(
+            f"iteration {done} of {self._iterations}: {words}; at most {left:.0f} s to go",
+            file=sys.stderr,
+        )
 
 
 @contextlib.contextmanager

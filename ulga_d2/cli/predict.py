@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, printable
+from ..terminal import show
 
 if TYPE_CHECKING:
     from ..inference.batch import Job, Totals
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         totals, images = _predict(args)
         if totals is None:
             return 0
-    print(closing_line(totals, images, time.perf_counter() - start, args.out))
+    show(closing_line(totals, images, time.perf_counter() - start, args.out))
     return 1 if totals.skipped else 0
 
 
@@ -186,24 +187,22 @@ def _predict(args: argparse.Namespace) -> tuple[Totals | None, int]:
     totals = finished(args.out, make_header(predictor, job)) if args.resume else None
     if totals is not None:
         if ranks.is_first:
-            print("--resume: the prediction was complete", file=sys.stderr)
+            show("--resume: the prediction was complete", file=sys.stderr)
         return (totals if ranks.is_first else None), 0
     images = ranks.total(_run_with_progress(predictor, job))
     if _shard(args):
-        print(f"part {args.shard} is complete; join all parts with ulga predict --merge DIR...")
+        show(f"part {args.shard} is complete; join all parts with ulga predict --merge DIR...")
         return None, images
     return (join_parts(args.out, [args.out]) if ranks.is_first else None), images
 
 
 def _report_others(found: InputFiles) -> None:
     """Report what the user pointed at and is no image."""
-    from ..inference.files import printable
-
     for name, reason in found.skipped:
-        print(f"skipped: {name}: {printable(reason)}", file=sys.stderr)
+        show(f"skipped: {name}: {printable(reason)}", file=sys.stderr)
     if found.others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.others.most_common(8))
-        print(f"files that are no images: {kinds}", file=sys.stderr)
+        show(f"files that are no images: {kinds}", file=sys.stderr)
 
 
 def _open(args: argparse.Namespace, device: str | None) -> Predictor:
@@ -247,7 +246,6 @@ def _run_with_progress(predictor: Predictor, job: Job) -> int:
     from tqdm import tqdm
 
     from ..inference.batch import run_shard
-    from ..inference.files import printable
 
     number, count = job.shard
     size = predictor.images_per_batch

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import without_paths
 from ..errors import UserError
-from .draws import add_draw_options, check_draws
+from ..terminal import log_to_stderr, show
+from .draws import add_anonymize_option, add_draw_options, check_draws
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
     from ..engine.datasets import RunData
     from ..evaluation.report.page import Source
+    from ..evaluation.runs import Run
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's OUTPUT_DIR")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN_DIR/report.html")
     add_draw_options(parser)
+    add_anonymize_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,16 +48,37 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.runs import read_run
 
     check_draws(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     finished = read_run(args.run_dir)
     source = _source(args)
-    page = render_report(finished, source, collect_facts(finished, source.records)).encode()
+    facts = collect_facts(finished, source.records)
+    if args.anonymize:
+        finished, source, facts = _without_names(finished, source, facts)
+    page = render_report(finished, source, facts).encode()
     path = args.out or args.run_dir / "report.html"
     write_atomically(str(path), page)
-    print(f"{path}: {len(page) / 1e6:.1f} MB")
+    show(f"{path}: {len(page) / 1e6:.1f} MB")
     if len(page) > LIMIT:
-        print(f"warning: more than {LIMIT / 1e6:.0f} MB; fewer detections make it smaller")
+        show(f"warning: more than {LIMIT / 1e6:.0f} MB; fewer detections make it smaller")
     return 0
+
+
+def _without_names(
+    run: Run, source: Source, facts: Mapping[str, str]
+) -> tuple[Run, Source, dict[str, str]]:
+    """Call images by their numbers, and leave out where the run and its files lie."""
+    from ..data.anonymous import numbered
+
+    records = numbered(source.name, source.records)
+    paths = {
+        shown["file_name"]: record["file_name"]
+        for shown, record in zip(records, source.records, strict=True)
+    }
+    return (
+        replace(run, folder=Path("run"), config=without_paths(run.config)),
+        replace(source, records=records, read_image=lambda name: source.read_image(paths[name])),
+        {name: words for name, words in facts.items() if name not in ("folder", "command")},
+    )
 
 
 def _source(args: argparse.Namespace) -> Source:

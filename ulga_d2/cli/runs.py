@@ -10,6 +10,7 @@ from ..evaluation.average_precision import headline
 from ..evaluation.report.chart import Line, line_chart
 from ..evaluation.report.page import render_chart
 from ..evaluation.runs import Run, csv_table, group_runs, headline_names, markdown_table, read_run
+from ..terminal import show
 
 CURVES = ("bbox/AP", "total_loss")
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     _check(runs, names)
     groups = group_runs(runs)
     table = markdown_table(groups, names)
-    print(table)
+    show(table)
     if args.markdown:
         write_atomically(str(args.markdown), f"{table}\n".encode())
     if args.csv:

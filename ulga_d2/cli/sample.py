@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Mapping, Sequence
+
+from ..terminal import log_to_stderr, show
 
 # Of each data set, the forms in which it is distributed; the first is the usual one.
 FORMATS = {
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data.sample import write_sample
     from ..data.sample.defects import defects_of
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     layout = getattr(args, "format", FORMATS[args.dataset][0])
     defects = [name for name in getattr(args, "defects", "").split(",") if name]
     written = write_sample(
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         task=getattr(args, "task", ""),
     )
     if written:
-        print(f"wrote {args.num_train} training and {args.num_val} validation images to {args.out}")
+        show(f"wrote {args.num_train} training and {args.num_val} validation images to {args.out}")
     else:
-        print(f"{args.out} already holds this sample; nothing to do")
+        show(f"{args.out} already holds this sample; nothing to do")
     return 0

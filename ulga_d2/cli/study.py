@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..terminal import log_to_stderr, show
 from .draws import LEAST
 
 if TYPE_CHECKING:
@@ -64,19 +65,19 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--draws is {args.draws}; give {LEAST} or more")
     if args.jobs < 1 or (args.gpus and args.jobs > 1):
         raise UserError(f"--jobs is {args.jobs}; give 1 or more, and no --gpus beside it")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     study = read_study(args.study)
     out = (args.out or Path("output") / study.name).resolve()
     execution = Execution(study, out, args.gpus, args.jobs)
     if args.list:
         for cell in study.cells:
             state = "done" if execution.is_done(cell) else "to do"
-            print(f"{state}  {cell.name}  {cell.config} {' '.join(cell.options)}")
+            show(f"{state}  {cell.name}  {cell.config} {' '.join(cell.options)}")
         return 0
     failed = [] if args.table else execution.run()
     _write_tables(execution, args.draws)
     for cell in failed:
-        print(f"failed: {cell.name}; its output is {out}/cells/{cell.name}.txt", file=sys.stderr)
+        show(f"failed: {cell.name}; its output is {out}/cells/{cell.name}.txt", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -110,8 +111,8 @@ def _write_tables(execution: Execution, draws: int) -> None:
     curves = learning_curves(rows)
     if curves:
         write_atomically(str(out / "curves.svg"), curves.encode())
-    print(text)
-    print(f"{out}/study.md")
+    show(text)
+    show(f"{out}/study.md")
 
 
 def _write_ambiguity(execution: Execution, rows: Sequence[Row]) -> str:

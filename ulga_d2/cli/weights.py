@@ -6,6 +6,8 @@ import argparse
 import shlex
 from typing import Any
 
+from ..errors import printable
+from ..terminal import show
 from ..weights.convert import convert
 from ..weights.detect import recognise
 from ..weights.layout import PublicWeights
@@ -45,30 +47,30 @@ def run(args: argparse.Namespace) -> int:
         return 0
     done = convert(args.source, args.target)
     if done.dropped:
-        print(f"dropped, since they are no tensors: {some(done.dropped)}")
-    print(f"{args.target}: {len(done.written)} tensors")
+        show(f"dropped, since they are no tensors: {some(done.dropped)}")
+    show(f"{args.target}: {len(done.written)} tensors")
     _print(done.public, args.target)
     return 0
 
 
 def _print_own(state: dict[str, Any], weights: str) -> None:
     iteration = f", iteration {state['iteration']}" if "iteration" in state else ""
-    print(f"a checkpoint of this project{iteration}")
+    show(f"a checkpoint of this project{iteration}")
     if state.get("class_names"):
-        print(f"classes: {', '.join(map(str, state['class_names']))}")
-    print("to train from it, or with --eval-only to evaluate it: its run's config.yaml, and")
-    print(f"  MODEL.WEIGHTS {shlex.quote(weights)}")
+        show(f"classes: {', '.join(printable(str(name)) for name in state['class_names'])}")
+    show("to train from it, or with --eval-only to evaluate it: its run's config.yaml, and")
+    show(f"  MODEL.WEIGHTS {shlex.quote(weights)}")
 
 
 def _print(public: PublicWeights, weights: str) -> None:
-    print(f"{public.layout.name}, {len(public.tensors)} weights of the backbone")
+    show(f"{public.layout.name}, {len(public.tensors)} weights of the backbone")
     for what, names in public.ignored.items():
-        print(f"not used: {what}: {some(names)}")
+        show(f"not used: {what}: {some(names)}")
     options, guesses = public.size_options()
     if not options:
-        print("no training can start from it: weights that tell its sizes are missing or misshapen")
+        show("no training can start from it: weights that tell its sizes are missing or misshapen")
         return
-    print(f"options that fit its sizes, with MODEL.BACKBONE.NAME {public.layout.builder()}:")
-    print(f"  MODEL.WEIGHTS {shlex.quote(weights)} {options}")
+    show(f"options that fit its sizes, with MODEL.BACKBONE.NAME {public.layout.builder()}:")
+    show(f"  MODEL.WEIGHTS {shlex.quote(weights)} {options}")
     if guesses:
-        print(f"not seen in the file, a guess after published ones: {guesses}")
+        show(f"not seen in the file, a guess after published ones: {guesses}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..terminal import show
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Add this subcommand's arguments."""
@@ -41,13 +43,13 @@ def run(args: argparse.Namespace) -> int:
 
         name = args.name or args.run.resolve().name
         words = {"data": args.data, "licence": args.licence, "intervals": args.intervals}
-        print(publish(args.run, args.out, name, **words))
+        show(publish(args.run, args.out, name, **words))
     elif args.action == "index":
         from ..model_zoo.listing import write_index
 
-        print(f"{args.root}: {', '.join(write_index(args.root))}")
+        show(f"{args.root}: {', '.join(write_index(args.root))}")
     else:
         from ..weights.zoo import fetch
 
-        print(fetch(args.name))
+        show(fetch(args.name))
     return 0

@@ -170,7 +170,7 @@ def load_brain_tumor(root: Path, split: str) -> LoadedSplit:
 
     layout = find_layout(root)
     if layout is None:
-        raise UserError(_missing(root))
+        raise UserError(*_missing(root))
     if split not in layout.splits:
         raise UserError(
             f"the brain tumour data in {layout.root} have no {split} split ({describe(layout)}); "
@@ -195,18 +195,18 @@ def _read_via(layout: Layout, split: str) -> LoadedSplit:
     return read_via(annotations, images, tuple(sorted(names)) or ("tumor",))
 
 
-def _missing(root: Path) -> str:
+def _missing(root: Path) -> list[str]:
     known = [*((kind, tree) for tree, kind, _ in _TREES), ("Cheng", _CHENG_TREE)]
-    trees = "\n".join(f"  {kind}: {tree}" for kind, tree in known)
     exists = root.is_dir()
     state = "holds none of these folder trees" if exists else "does not exist"
     move = "move that folder away and " if exists else ""
-    return (
-        f"no brain tumour data: {root} {state}. Looked for\n{trees}\n"
+    return [
+        f"no brain tumour data: {root} {state}. Looked for",
+        *(f"  {kind}: {tree}" for kind, tree in known),
         "Get them as datasets/README.md says and unpack them there, or set DETECTRON2_DATASETS to "
         f"the folder that holds brain_tumor/. To try without them, {move}write a sample: "
-        f"ulga sample brain_tumor {shlex.quote(str(root))}"
-    )
+        f"ulga sample brain_tumor {shlex.quote(str(root))}",
+    ]
 
 
 def _class_file(root: Path) -> Path:

@@ -37,8 +37,9 @@ def load_ccellbio(root: Path, split: str, options: DatasetOptions = DEFAULT_OPTI
     if json_file.is_file() == names_file.is_file():
         both = "both trees" if json_file.is_file() else "neither tree"
         raise UserError(
-            f"{root} has the {split} split in {both}; exactly one of these must be there:\n"
-            f"  {TREE}\n  {VOC_TREE}"
+            f"{root} has the {split} split in {both}; exactly one of these must be there:",
+            f"  {TREE}",
+            f"  {VOC_TREE}",
         )
     if json_file.is_file():
         from .formats.coco import read_coco

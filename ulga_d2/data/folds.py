@@ -62,6 +62,27 @@ def group_of(record: dict, split: str, group: str) -> str:
     return record["patient_id"]
 
 
+def fold_numbers(splits: Mapping[str, LoadedSplit], folds: Folds) -> list[int | None]:
+    """Return the fold of every record, split by split; None for one that the file does not name.
+
+    A split may have its own name ("val") or that of a config ("cells_val"), and its records may
+    have been divided by the folds already.
+    """
+    return [
+        _known_fold(record, split, folds)
+        for split, loaded in splits.items()
+        for record in loaded.records
+    ]
+
+
+def _known_fold(record: dict, split: str, folds: Folds) -> int | None:
+    if folds.group == "patient":
+        return folds.fold_of.get(record.get("patient_id", ""))
+    own = split.removeprefix(f"{folds.dataset}_")
+    names = (group_of(record, own, folds.group), str(record["image_id"]))
+    return next((folds.fold_of[name] for name in names if name in folds.fold_of), None)
+
+
 def to_json(folds: Folds) -> str:
     """Return the content of a fold file."""
     return json.dumps(asdict(folds), indent=1) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ..errors import UserError
+from ..errors import UserError, printable
 
 SHOWN_FAULTS = 5
 KEPT_PLACES = 20
@@ -82,11 +82,11 @@ class DataReport:
         self.reasons[reason] += count
         places = self.places.setdefault(reason, [])
         if len(places) < KEPT_PLACES:
-            places.append(shortened(place))
+            places.append(shortened(printable(place)))
 
     def summary(self) -> str:
         """Return the counts in one line."""
-        classes = ", ".join(f"{name} {count:,}" for name, count in self.boxes.items())
+        classes = ", ".join(f"{printable(name)} {count:,}" for name, count in self.boxes.items())
         return (
             f"{self.images:,} images ({self.empty_images:,} without boxes), "
             f"{self.boxes.total():,} boxes ({classes})"
@@ -95,7 +95,7 @@ class DataReport:
     def oddities(self) -> str:
         """Return what was changed or dropped in one line, each reason with its first place."""
         return "; ".join(
-            f"{count:,} {reason} (first: {self.places[reason][0]})"
+            f"{count:,} {printable(reason)} (first: {self.places[reason][0]})"
             for reason, count in self.reasons.items()
         )
 
@@ -134,10 +134,10 @@ class Faults:
         if self._count == 1:
             raise UserError(self._messages[0])
         if self._count:
-            shown = "\n  ".join(self._messages)
             rest = self._count - len(self._messages)
-            more = f"\n  and {rest:,} more" if rest else ""
-            raise UserError(f"{self._count:,} faults in the annotations:\n  {shown}{more}")
+            more = [f"and {rest:,} more"] if rest else []
+            shown = (f"  {line}" for line in [*self._messages, *more])
+            raise UserError(f"{self._count:,} faults in the annotations:", *shown)
 
 
 def shortened(text: str) -> str:

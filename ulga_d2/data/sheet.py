@@ -13,11 +13,13 @@ from ..drawing.choice import choose_images
 from ..drawing.grid import PANEL, blank, fit, grid, header
 from ..drawing.marks import (
     LINE_HEIGHT,
+    MAX_COVER,
     WHITE,
     Mark,
     class_color,
     draw_marks,
     draw_outline,
+    needs_names,
     put_text,
     shorten,
     text_width,
@@ -27,6 +29,7 @@ from .image import read_image
 from .intensity import FULL_RANGE, Intensity
 
 COLUMNS = 4
+SHOWN_NAME = "shown_name"  # key of a record: its caption, where that is not its file's name
 # An image drawn alone has at least this longest side (pixels), so that its labels are legible.
 MIN_SIDE = 512
 
@@ -86,7 +89,9 @@ def _cell(record: dict, class_names: Sequence[str], intensity: Intensity) -> np.
     caption = blank(LINE_HEIGHT, PANEL)
     count = len(record["annotations"])
     objects = f"   {count or 'no'} object{'' if count == 1 else 's'}"
-    name = shorten(os.path.basename(record["file_name"]), PANEL - text_width(objects))
+    name = shorten(
+        os.path.basename(record.get(SHOWN_NAME, record["file_name"])), PANEL - text_width(objects)
+    )
     put_text(caption, name + objects, 0, 0, WHITE)
     try:
         panel, corner, size = fit(read_image(record["file_name"], intensity, record.get("frame")))
@@ -107,12 +112,14 @@ def _draw(
 ) -> np.ndarray:
     """Draw masks and boxes, in place, on the image of `size` (width, height) at `corner`."""
     scale = size / np.array([record["width"], record["height"]])
+    is_named = needs_names(len(class_names), len(record["annotations"]))
     marks = []
     for item in record["annotations"]:
-        name, color = class_names[item["category_id"]], class_color(item["category_id"])
+        color = class_color(item["category_id"])
+        name = class_names[item["category_id"]] if is_named else ""
         if "segmentation" in item:
             mask = np.ascontiguousarray(run_lengths.decode(item["segmentation"]))
             draw_outline(canvas, mask, color, corner, scale)
         box = (np.array(item["bbox"]).reshape(2, 2) * scale + corner).ravel()
-        marks.append(Mark(box, name + " (group)" * bool(item["iscrowd"]), color))
-    return draw_marks(canvas, marks, dashed=False)
+        marks.append(Mark(box, (name + " (group)" * bool(item["iscrowd"])).strip(), color))
+    return draw_marks(canvas, marks, dashed=False, max_cover=MAX_COVER)

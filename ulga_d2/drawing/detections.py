@@ -12,6 +12,8 @@ from pycocotools import mask as run_lengths
 from .grid import MARGIN, PANEL, blank, fit, grid
 from .marks import (
     LINE_HEIGHT,
+    MANY,
+    MAX_COVER,
     WHITE,
     Color,
     Mark,
@@ -25,8 +27,6 @@ from .marks import (
 
 SIDE_PER_SCALE = 1000  # longest side (pixels) up to which letters keep their usual size
 SIDE_PER_LINE = 400  # longest side (pixels) for each pixel of a line, at least 2, is wide
-MANY = 20  # detections on an image from which the only class is not named
-MAX_COVER = 0.15  # largest share of the picture under labels
 FILL = 0.35  # opacity of a mask's colour
 VIEWING_SIDE = 2000
 COLUMNS = 5

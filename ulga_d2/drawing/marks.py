@@ -12,6 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..errors import printable
+
 Color = tuple[int, int, int]
 Point = tuple[int, int]
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1
@@ -34,6 +36,8 @@ FONT, FONT_SCALE, FONT_THICKNESS = cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1
 LINE_HEIGHT = 18
 LABEL_PAD = 3  # pixels of ground on both sides of a label's text
 DASH, GAP = 6, 4
+MANY = 20  # boxes on a picture from which labels leave room for it
+MAX_COVER = 0.15  # largest share of a picture under labels then
 
 
 def class_color(category_id: int) -> Color:
@@ -41,9 +45,18 @@ def class_color(category_id: int) -> Color:
     return PALETTE[category_id % len(PALETTE)]
 
 
+def needs_names(classes: int, boxes: int) -> bool:
+    """Tell whether labels must name classes, beside a legend of their colors.
+
+    They need not where there is one class, or on a picture of many boxes whose classes all have
+    colors of their own.
+    """
+    return classes > len(PALETTE) or (classes > 1 and boxes <= MANY)
+
+
 def text_width(text: str, scale: float = 1.0) -> int:
     """Return the width of a line of text in pixels."""
-    return cv2.getTextSize(text, FONT, FONT_SCALE * scale, _thickness(scale))[0][0]
+    return cv2.getTextSize(printable(text), FONT, FONT_SCALE * scale, _thickness(scale))[0][0]
 
 
 def shorten(text: str, width: int, scale: float = 1.0) -> str:
@@ -63,7 +76,7 @@ def put_text(
     """Write a line of text, in place; its box of LINE_HEIGHT * scale has the corner (x, y)."""
     origin = (x, y + round((LINE_HEIGHT - 5) * scale))
     size, thickness = FONT_SCALE * scale, _thickness(scale)
-    cv2.putText(canvas, text, origin, FONT, size, color, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, printable(text), origin, FONT, size, color, thickness, cv2.LINE_AA)
 
 
 def _thickness(scale: float) -> int:
@@ -91,7 +104,7 @@ def draw_marks(
 
     Args:
         canvas: (H, W, 3) RGB, uint8.
-        marks: the boxes with their labels.
+        marks: the boxes with their labels, which may be empty.
         dashed: draw the sides of the boxes with gaps.
         scale: of the labels' letters.
         line: width of the boxes' lines in pixels.
@@ -106,6 +119,8 @@ def draw_marks(
     labels: list[Rectangle] = []
     room = canvas.shape[0] * canvas.shape[1] * (1.0 if max_cover is None else max_cover)
     for mark in marks:
+        if not mark.label:
+            continue
         text = shorten(mark.label, canvas.shape[1] - 2 * round(LABEL_PAD * scale), scale)
         places = _label_places(canvas, text, mark.box, scale, only_near=max_cover is not None)
         place, is_free = _best_place(places, mark.box, boxes, labels, scale)

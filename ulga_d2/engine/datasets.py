@@ -363,8 +363,10 @@ def _check_same_ids(ids: dict[str, tuple[int, ...]]) -> None:
         if found != first:
             raise UserError(
                 f"category ids differ between {first_place} and {place}, so an id in "
-                f"predictions.json would not mean the same in both:\n  {first_place}: "
-                f"{list(first)}\n  {place}: {list(found)}\n Use the same ids in both files."
+                "predictions.json would not mean the same in both:",
+                f"  {first_place}: {list(first)}",
+                f"  {place}: {list(found)}",
+                " Use the same ids in both files.",
             )
 
 
@@ -378,8 +380,8 @@ def check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
     for place, names in others:
         if names != first:
             raise UserError(
-                f"{_difference(first_place, first, place, names)}\n Use the same names in the "
-                "same order in both."
+                *_difference(first_place, first, place, names),
+                " Use the same names in the same order in both.",
             )
 
 
@@ -401,15 +403,20 @@ def check_checkpoint_classes(
         return
     what = "--resume continues" if resume else "--eval-only evaluates"
     raise UserError(
-        f"{_difference('the data', data, place, checkpoint)}\n {what} a model with its own "
-        "classes: name data that have these. To train on the classes of the data, start a new run: "
+        *_difference("the data", data, place, checkpoint),
+        f" {what} a model with its own classes: name data that have these. To train on the "
+        "classes of the data, start a new run: "
         f"leave --resume and --eval-only out, and give MODEL.WEIGHTS {place} and another "
-        "OUTPUT_DIR. It keeps the weights of classes with equal names."
+        "OUTPUT_DIR. It keeps the weights of classes with equal names.",
     )
 
 
-def _difference(first_place: str, first: Sequence[str], place: str, names: Sequence[str]) -> str:
-    return (
+def _difference(
+    first_place: str, first: Sequence[str], place: str, names: Sequence[str]
+) -> list[str]:
+    return [
         f"class names differ between {first_place} and {place}, so a class number would not mean "
-        f"the same in both:\n  {first_place}: {list(first)}\n  {place}: {list(names)}"
-    )
+        "the same in both:",
+        f"  {first_place}: {list(first)}",
+        f"  {place}: {list(names)}",
+    ]

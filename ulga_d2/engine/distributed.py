@@ -70,7 +70,8 @@ def _wait(ranks: mp.ProcessContext, args: argparse.Namespace, faults: Any) -> in
         while not faults.empty():
             messages.add(faults.get())
         if messages:
-            raise UserError("\n".join(sorted(messages))) from None
+            lines = [line for message in sorted(messages) for line in message.split("\n")]
+            raise UserError(*lines) from None
         if isinstance(error, mp.ProcessRaisedException):
             raise
         return _exit_code(args, error)

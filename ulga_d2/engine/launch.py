@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..terminal import show, table
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -62,7 +63,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         return launch(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show(f"error: {error}", file=sys.stderr)
         return 2
 
 
@@ -88,7 +89,7 @@ def launch(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"no module {error.name}; `ulga doctor` tells the cure") from None
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        show("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 
@@ -224,8 +225,6 @@ def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, 
 
 def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
     """Log the closing table: one row a test set, the cost of the run, and where the picture is."""
-    from tabulate import tabulate
-
     from ..evaluation.average_precision import headline
     from .evaluate import PICTURE
     from .memory import peak_memory
@@ -237,9 +236,9 @@ def _log_summary(cfg: CfgNode, results: dict[str, Any], seconds: float) -> None:
         for name, of_set in by_set.items()
     ]
     headers = ["data set", *metrics.values(), "seconds"]
-    table = tabulate(rows, headers, floatfmt=".1f", missingval="undefined", tablefmt="pipe")
+    laid_out = table(rows, headers, floatfmt=".1f", missingval="undefined", tablefmt="pipe")
     logger = logging.getLogger(__name__)
-    logger.info("results\n%s", table)
+    logger.info("results\n%s", laid_out)
     peak = peak_memory(cfg.MODEL.DEVICE) >> 20
     logger.info("peak memory %d MiB; run folder %s", peak, cfg.OUTPUT_DIR)
     pictures = sorted(Path(cfg.OUTPUT_DIR).glob(f"*{PICTURE}"))

@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import changed_settings
 from ..errors import UserError
+from ..terminal import escape_record
 from ..version import __version__
 from ..weights.checkpoint import holds_checkpoint, load_checkpoint, load_last
 from ..weights.layout import PublicWeights
@@ -87,6 +88,8 @@ def _start_log(folder: Path) -> None:
             logging.getLogger(name).removeHandler(handler)
             handler.close()
         setup_logger(str(folder), distributed_rank=comm.get_rank(), name=name)
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(escape_record)
 
 
 def read_state(

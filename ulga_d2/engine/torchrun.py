@@ -18,6 +18,7 @@ from detectron2.utils import comm
 
 from ..config import changed_settings
 from ..errors import UserError
+from ..terminal import show
 from ..weights.checkpoint import holds_checkpoint
 from .distributed import check_processes, join_group, leave, run_rank
 
@@ -86,7 +87,7 @@ def run_started(
 
     def tell(message: str) -> None:
         if _is_first(store, message):
-            print(f"error: {message}", file=sys.stderr)
+            show(f"error: {message}", file=sys.stderr)
 
     try:
         device = device_of(args)

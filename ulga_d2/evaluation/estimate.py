@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from tabulate import tabulate
 
+from ..errors import printable
+from ..terminal import table
 from .average_precision import DetectionMetrics, shown_name
 from .boxes import COCO_LIMIT, Prediction, Record
 from .froc import LesionMatches, froc, match_lesions
@@ -112,9 +113,12 @@ def estimate_table(estimate: Estimate) -> str:
     headers = ["figure", "value", f"{100 * LEVEL:.0f} % interval"]
     width = len(headers) if estimate.intervals else 2
     lines = [
-        tabulate([row[:width] for row in rows], headers[:width], floatfmt=".2f", missingval="-"),
+        table([row[:width] for row in rows], headers[:width], floatfmt=".2f", missingval="-"),
         "",
-        *(f"{name} is undefined: {reason}" for name, reason in estimate.metrics.reasons.items()),
+        *(
+            f"{printable(name)} is undefined: {reason}"
+            for name, reason in estimate.metrics.reasons.items()
+        ),
         *_cautions(estimate),
     ]
     return "\n".join(lines).rstrip()
@@ -122,8 +126,8 @@ def estimate_table(estimate: Estimate) -> str:
 
 def _cautions(estimate: Estimate) -> list[str]:
     lines = [
-        f"{name}: {interval.undefined:,} of {estimate.resamples:,} resamples leave it undefined; "
-        "its interval is that of the others"
+        f"{printable(name)}: {interval.undefined:,} of {estimate.resamples:,} resamples leave it "
+        "undefined; its interval is that of the others"
         for name, interval in estimate.intervals.items()
         if interval.undefined
     ]

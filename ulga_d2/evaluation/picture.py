@@ -11,12 +11,15 @@ from ..drawing.choice import choose_images
 from ..drawing.grid import PANEL, blank, fit, grid, header, png
 from ..drawing.marks import (
     LINE_HEIGHT,
+    MANY,
+    MAX_COVER,
     WHITE,
     Color,
     Mark,
     class_color,
     draw_corners,
     draw_marks,
+    needs_names,
     put_text,
     shorten,
     text_width,
@@ -28,8 +31,6 @@ GUTTER = 2
 CELL_WIDTH = 2 * PANEL + GUTTER
 MAX_COLUMNS = 3
 MAX_DETECTIONS_SHOWN = 8
-MANY = 20  # objects on an image from which labels leave room for it
-MAX_COVER = 0.15  # largest share of a panel under labels then
 
 
 def draw_predictions(
@@ -65,7 +66,9 @@ def draw_predictions(
         cells.append(_cell(record, found[record["image_id"]], class_names, image, score_threshold))
     images = grid(cells, MAX_COLUMNS)
     title = _title(chosen, found, len(records), score_threshold)
-    legend = [(name, class_color(index)) for index, name in enumerate(class_names)]
+    drawn = {box["category_id"] for record in chosen for box in record["annotations"]}
+    drawn |= {p["category_id"] for of_image in found.values() for p in of_image}
+    legend = [(class_names[index], class_color(index)) for index in sorted(drawn)]
     words = header([title, [("classes:", WHITE), *legend]], images.shape[1])
     write_atomically(path, png(np.concatenate([words, images])))
 
@@ -108,13 +111,23 @@ def _cell(
     """Draw one image twice, with the truth and with its detections, under a line of words."""
     panel, corner, size = fit(image)
     scale = size / np.array([record["width"], record["height"]])
+    objects, best = record["annotations"], found[:MAX_DETECTIONS_SHOWN]
+    # The legend tells classes where labels do not.
+    names = class_names if needs_names(len(class_names), len(objects)) else [""] * len(class_names)
     truth = [
-        _mark(xywh_box(box), class_names, box["category_id"], corner, scale)
-        for box in record["annotations"]
+        _mark(xywh_box(box), names[box["category_id"]], box["category_id"], corner, scale)
+        for box in objects
     ]
+    names = class_names if needs_names(len(class_names), len(best)) else [""] * len(class_names)
     shown = [
-        _mark(p["bbox"], class_names, p["category_id"], corner, scale, f" {p['score']:.2f}")
-        for p in found[:MAX_DETECTIONS_SHOWN]
+        _mark(
+            p["bbox"],
+            f"{names[p['category_id']]} {p['score']:.2f}".strip(),
+            p["category_id"],
+            corner,
+            scale,
+        )
+        for p in best
     ]
     max_cover = MAX_COVER if len(truth) > MANY else None
     left = draw_marks(panel.copy(), truth, dashed=False, max_cover=max_cover)
@@ -124,24 +137,19 @@ def _cell(
     draw_marks(right, shown, dashed=True)
     divider = blank(PANEL, GUTTER)
     caption = blank(LINE_HEIGHT, CELL_WIDTH)
-    objects = f"   {_count(len(truth), 'object')}"
-    name = shorten(os.path.basename(record["file_name"]), PANEL - text_width(objects))
-    put_text(caption, name + objects, 0, 0, WHITE)
+    count = f"   {_count(len(truth), 'object')}"
+    name = shorten(os.path.basename(record["file_name"]), PANEL - text_width(count))
+    put_text(caption, name + count, 0, 0, WHITE)
     put_text(caption, _summary(len(found), score_threshold), PANEL + GUTTER, 0, WHITE)
     return np.concatenate([caption, np.concatenate([left, divider, right], axis=1)])
 
 
 def _mark(
-    xywh: Sequence[float],
-    class_names: Sequence[str],
-    category: int,
-    corner: np.ndarray,
-    scale: np.ndarray,
-    score: str = "",
+    xywh: Sequence[float], label: str, category: int, corner: np.ndarray, scale: np.ndarray
 ) -> Mark:
     start, side = np.array(xywh[:2]), np.array(xywh[2:])
     box = np.concatenate([start * scale + corner, (start + side) * scale + corner])
-    return Mark(box, class_names[category] + score, class_color(category))
+    return Mark(box, label, class_color(category))
 
 
 def _summary(num_found: int, score_threshold: float) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tabulate import tabulate
 
-from ulga_d2.errors import UserError
+from ulga_d2.errors import UserError, one_line
 
+from ..terminal import csv_text, table
 from .average_precision import headline, shown_name
 from .boxes import COCO_LIMIT
 
@@ -85,7 +85,7 @@ def read_run(folder: str | Path) -> Run:
     try:
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{config_file} is no YAML file: {error}") from None
+        raise UserError(f"{config_file} is no YAML file: {one_line(error)}") from None
     log = folder / "metrics.json"
     lines = _read_lines(log)
     final = folder / "inference" / "metrics.json"
@@ -174,7 +174,7 @@ def markdown_table(groups: Mapping[str, Sequence[Run]], names: Sequence[str]) ->
         rows.append([label, len(runs), seeds, *cells, *([own_limits] * (len(limits) > 1))])
     shown = names if len(limits) > 1 else [shown_name(name, *limits) for name in names]
     headers = ["experiment", "n", "seeds", *shown, *(["max. detections"] * (len(limits) > 1))]
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
+    return table(rows, headers, tablefmt="pipe", disable_numparse=True)
 
 
 def limits_of(runs: Iterable[Run]) -> list[int]:
@@ -204,6 +204,11 @@ def csv_table(groups: Mapping[str, Sequence[Run]], names: Sequence[str]) -> str:
     for label, runs in groups.items():
         for run in runs:
             values = (run.figures.get(name) for name in names)
-            row = [label, run.name, run.config.get("SEED", ""), run.max_detections]
+            row = [
+                csv_text(label),
+                csv_text(run.name),
+                run.config.get("SEED", ""),
+                run.max_detections,
+            ]
             writer.writerow(row + ["" if value is None else repr(value) for value in values])
     return text.getvalue()

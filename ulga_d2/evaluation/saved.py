@@ -256,9 +256,10 @@ def _numbers_by_name(
     names = {entry["id"]: entry["name"] for entry in meta["categories"]}
     if sorted(map(str, names.values())) != sorted(class_names):
         raise UserError(
-            f"{path} was made with other classes than the dataset has:\n  {_meta_path(path).name}: "
-            f"{list(names.values())}\n  the dataset: {list(class_names)}\n Score it on a dataset "
-            "with the same class names."
+            f"{path} was made with other classes than the dataset has:",
+            f"  {_meta_path(path).name}: {list(names.values())}",
+            f"  the dataset: {list(class_names)}",
+            " Score it on a dataset with the same class names.",
         )
     return {key: list(class_names).index(name) for key, name in names.items()}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
+from ..errors import printable
+from ..terminal import table
 from .accumulate import limits_up_to
 from .average_precision import DetectionMetrics, shown_name
 from .boxes import Prediction, Record
@@ -78,11 +78,13 @@ def _classes(
 
 
 def _tabulate(rows: list[list[str | float | None]], headers: list[str]) -> str:
-    return tabulate(rows, headers, tablefmt="simple", floatfmt=".2f", missingval="-")
+    return table(rows, headers, tablefmt="simple", floatfmt=".2f", missingval="-")
 
 
 def _undefined(metrics: DetectionMetrics) -> str:
     figures: dict[str, list[str]] = {}
     for name, reason in metrics.reasons.items():
         figures.setdefault(reason, []).append(name)
-    return "\n".join(f"undefined: {reason} ({', '.join(n)})" for reason, n in figures.items())
+    return "\n".join(
+        f"undefined: {reason} ({', '.join(map(printable, n))})" for reason, n in figures.items()
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tabulate import tabulate
-
+from ..errors import printable
+from ..terminal import table
 from .average_precision import shown_name
 from .boxes import COCO_LIMIT
 from .compare import Difference, Plan, is_of_class
@@ -62,7 +62,7 @@ def as_text(setting: Setting, found: Mapping[str, Difference]) -> str:
 def _heading(setting: Setting) -> str:
     plan = setting.plan
     return (
-        f"A: {', '.join(setting.a)}\nB: {', '.join(setting.b)}\n"
+        f"A: {printable(', '.join(setting.a))}\nB: {printable(', '.join(setting.b))}\n"
         f"{plan.bootstrap:,} resamples and {plan.permutations:,} exchanges, seed {plan.seed}, of "
         f"{setting.dataset}: {setting.words}"
     )
@@ -78,7 +78,7 @@ def _table(found: Mapping[str, Difference], limit: int) -> str:
     headers = ["percent", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "p (seeds)"]
     kept = [n for n in range(len(headers)) if n < 6 or any(row[n] is not None for row in rows)]
     formats = ("", ".2f", ".2f", "", "", ".4f", ".4f", ".4f")
-    return tabulate(
+    return table(
         [[row[n] for n in kept] for row in rows],
         [headers[n] for n in kept],
         floatfmt=tuple(formats[n] for n in kept),
@@ -87,7 +87,7 @@ def _table(found: Mapping[str, Difference], limit: int) -> str:
 
 
 def _figure(name: str, limit: int) -> str:
-    return shown_name(name, limit).split("/", 1)[1]
+    return printable(shown_name(name, limit).split("/", 1)[1])
 
 
 def conclusion(name: str, found: Difference, images: int, max_detections: int = COCO_LIMIT) -> str:

@@ -23,11 +23,11 @@ import numpy as np
 
 from ..drawing.detections import contact_cell, contact_sheet
 from ..drawing.grid import png
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..evaluation.atomic import write_atomically
 from ..version import __version__
 from .detections import Category, Detections
-from .files import InputFile, printable
+from .files import InputFile
 from .inputs import frame_name
 from .model import box_settings
 from .predictor import Prediction, Predictor

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..data.formats.files import READABLE_SUFFIXES, is_hidden, is_image_file
-from ..errors import UserError
+from ..errors import UserError, printable
 from .inputs import VIDEO_SUFFIXES
 
 STDIN = "-"
@@ -98,12 +98,6 @@ def find_files(
     if not found.files and not found.skipped:
         raise _nothing_found(words, found, recursive)
     return found
-
-
-def printable(text: str) -> str:
-    """Return a name as it can be shown: control characters and broken letters as escapes."""
-    is_plain = text.isprintable() and not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
-    return text if is_plain else ascii(text)[1:-1]
 
 
 def _name_in(root: str, path: str) -> str:

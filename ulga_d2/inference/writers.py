@@ -28,6 +28,7 @@ from ..drawing.detections import draw_detections, reduce_for_viewing
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
 from ..evaluation.saved import JsonList, ResultFiles
+from ..terminal import csv_text
 from .detections import Category, Detections
 
 BOX_DECIMALS = 3  # of a pixel
@@ -35,7 +36,6 @@ SCORE_DECIMALS = 6
 PERCENT_DECIMALS = 7  # a thousandth of a pixel in an image of 10,000
 JPEG_FROM = 1_000_000  # pixels; larger pictures become JPEG
 JPEG_QUALITY = 92
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 # What the writers make in their folder; ".tmp" stands behind it until it is complete.
 FINAL_NAMES = (
     "predictions.json",
@@ -282,10 +282,10 @@ class CsvWriter:
             category = self._categories[item["category_id"]]
             self._rows.writerow(
                 [
-                    _cell(name),
+                    csv_text(name),
                     record["width"],
                     record["height"],
-                    _cell(category.name),
+                    csv_text(category.name),
                     category.id,
                     item["score"],
                     *item["bbox"],
@@ -296,10 +296,6 @@ class CsvWriter:
         """Put the file in its place."""
         self._file.close()
         os.replace(self._file.name, self._path)
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 class YoloWriter:

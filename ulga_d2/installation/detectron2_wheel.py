@@ -95,7 +95,7 @@ def _download(requirement: Path, folder: Path) -> Path:
     command += ["--dest", str(folder), "--requirement", str(requirement)]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        raise UserError(_download_message(requirement, result.stderr))
+        raise UserError(*_download_message(requirement, result.stderr))
     (wheel,) = folder.glob("*.whl")
     _, expected = _pin(requirement)
     actual = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -104,18 +104,18 @@ def _download(requirement: Path, folder: Path) -> Path:
     return wheel
 
 
-def _download_message(requirement: Path, pip_output: str) -> str:
+def _download_message(requirement: Path, pip_output: str) -> list[str]:
     lines = pip_output.strip().splitlines() or ["it said nothing"]
     name, sha256 = _pin(requirement)
     if "DO NOT MATCH THE HASHES" in pip_output:
-        return f"{name}: the download does not have the pinned sha256 {sha256}; not used"
-    return (
-        f"pip could not download {name} ({lines[-1].removeprefix('ERROR: ')}).\n"
-        "With a network, run again: ulga install-detectron2\n"
+        return [f"{name}: the download does not have the pinned sha256 {sha256}; not used"]
+    return [
+        f"pip could not download {name} ({lines[-1].removeprefix('ERROR: ')}).",
+        "With a network, run again: ulga install-detectron2",
         "Without one, on another machine: pip download --no-deps --only-binary=:all: "
-        f"--python-version=3.10 -d FOLDER {name}\n"
-        "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER ulga install-detectron2"
-    )
+        f"--python-version=3.10 -d FOLDER {name}",
+        "then here: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER ulga install-detectron2",
+    ]
 
 
 def _pin(requirement: Path) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from ..errors import UserError
+from ..errors import UserError, printable
 from ..evaluation.average_precision import headline
 from ..evaluation.boxes import COCO_LIMIT
 from ..weights.share import SharedInfo
@@ -58,6 +60,16 @@ tried, and a model that finds nothing does not say that there is nothing.
 """
 
 
+# What Markdown, or a page that shows it, could take for a mark, a link or a mention.
+_MARKS = re.compile(r"[\\`*\[\]#!|~$:@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def escape(text: str) -> str:
+    """Return words as one line of Markdown that shows just their letters."""
+    text = html.escape(printable(text), quote=False)
+    return _MARKS.sub(lambda mark: f"&#{ord(mark[0])};", text)
+
+
 def model_card(
     name: str,
     info: SharedInfo,
@@ -82,12 +94,14 @@ def model_card(
     Raises:
         UserError: intervals of other figures.
     """
-    about = {"name": name, "folder": name, "file": file, "sha256": sha256, "licence": licence}
+    about = {"name": name, "folder": name, "file": file, "sha256": sha256}
+    of_config = _of_config(yaml.safe_load(info.config))
     return CARD.format(
         **about,
-        **_of_config(yaml.safe_load(info.config)),
-        data=data,
-        classes=f"A detector of {', '.join(info.class_names)}",
+        **{key: escape(str(value)) for key, value in of_config.items()},
+        licence=escape(licence),
+        data=escape(data),
+        classes=f"A detector of {', '.join(map(escape, info.class_names))}",
         iteration=f"{info.iteration:,}",
         figures=_figures(info.metrics, intervals),
         sets=_sets(info.data),
@@ -112,7 +126,7 @@ def _of_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sets(data: Mapping[str, Any]) -> str:
     columns = ("images", "without_boxes", "boxes", "sha256")
-    rows = [[name, *(one[column] for column in columns)] for name, one in data.items()]
+    rows = [[escape(name), *(one[column] for column in columns)] for name, one in data.items()]
     headers = ["set", "images", "without boxes", "boxes", "sha256"]
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tabulate import tabulate
 
@@ -14,7 +15,7 @@ from ..evaluation.atomic import write_atomically
 from ..weights.digest import file_sha256
 from ..weights.share import SUFFIX, read_safetensors
 from ..weights.zoo import INDEX
-from .card import limit_of, shown_metrics
+from .card import escape, limit_of, shown_metrics
 
 LIST = "MODEL_ZOO.md"
 WORDS = """# Model zoo
@@ -70,6 +71,8 @@ def _table(entries: Mapping[str, Mapping[str, Any]]) -> str:
             for limit, metric, _ in columns
         ]
         shown = ["–" if value is None else f"{value:.1f}" for value in values]
-        rows.append([f"[{name}]({name}/README.md)", *shown, f"{entry['bytes'] / 1e6:.1f}"])
+        rows.append(
+            [f"[{escape(name)}]({quote(name)}/README.md)", *shown, f"{entry['bytes'] / 1e6:.1f}"]
+        )
     headers = ["model", *(title for *_, title in columns), "MB"]
     return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True)

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from .. import get_cfg
-from ..config import merge_config
+from ..config import PATH_KEYS, merge_config
 from ..engine.datasets import load_run_data
 from ..errors import UserError
 from ..weights.checkpoint import evaluated_weights, load_checkpoint
@@ -23,8 +23,6 @@ from ..weights.share import SUFFIX, SharedInfo, write_shared
 from .card import model_card, read_intervals
 
 NAME = re.compile(r"[a-z0-9_]+")
-# Settings that name places of the machine that trained: their last part stays.
-PLACES = ("OUTPUT_DIR", "MODEL.WEIGHTS", "DATASETS.FOLDS_FILE", "DATASETS.CUSTOM")
 HASH_DIGITS = 8
 
 
@@ -110,9 +108,9 @@ def _metrics(run: Path, iteration: int) -> dict[str, float | None]:
 
 
 def _without_places(config: str) -> str:
-    """Return a config without the folders of the machine that it names."""
+    """Return a config without the folders of the machine that it names; files keep their name."""
     tree = yaml.safe_load(config)
-    for key in PLACES:
+    for key in PATH_KEYS:
         *nodes, leaf = key.split(".")
         node = tree
         for part in nodes:

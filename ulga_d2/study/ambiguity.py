@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-from tabulate import tabulate
 
 from ..evaluation.report.chart import Line, line_chart
 from ..evaluation.report.page import render_chart
 from ..evaluation.runs import summarise
+from ..terminal import table
 from .table import Row
 
 FIGURE = "bbox/AP"
@@ -25,7 +25,7 @@ def ambiguity_table(rows: Sequence[Row], measured: dict[str, list[float]]) -> st
         cells.append([data, f"{statistics.fmean(values):.2f}", f"{np.std(values):.2f}"])
         cells[-1] += [str(len(values)), *(_spread(row) for row in runs)]
     headers = ["data", "mean d'", "its deviation", "objects", *(f"AP {name}" for name in lines)]
-    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
+    return table(cells, headers, tablefmt="pipe", disable_numparse=True)
 
 
 def _spread(row: Row | None) -> str:

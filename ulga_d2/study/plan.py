@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ..config import own_or_given
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 KEYS = {
     "about": (str, "why the study is made, in words"),
@@ -102,7 +102,7 @@ def read_study(path: str | Path) -> Study:
     except OSError as error:
         raise UserError(f"study {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"study {path} is no plain YAML: {error}") from None
+        raise UserError(f"study {path} is no plain YAML: {one_line(error)}") from None
     _check(path, content)
     samples = content.get("data", {})
     references = content.get("references", [])

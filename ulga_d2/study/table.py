@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from detectron2.modeling import build_model
-from tabulate import tabulate
 
 from .. import get_cfg
 from ..analysis.complexity import cost_by_part
@@ -27,6 +26,7 @@ from ..evaluation.resample import Scorer
 from ..evaluation.runs import Run, limits_of, read_run, summarise
 from ..evaluation.saved import read_results
 from ..evaluation.verdict import conclusion
+from ..terminal import table
 from .execute import Execution
 from .plan import Cell
 
@@ -74,7 +74,7 @@ def figures_table(rows: Sequence[Row]) -> str:
     ]
     costs = ["M parameters", "GFLOP", "s / iteration", "peak MiB"]
     headers = ["variant", "seeds", *(title for *_, title in titles), *costs]
-    return tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
+    return table(cells, headers, tablefmt="pipe", disable_numparse=True)
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -140,9 +140,9 @@ def _comparison(
         lines.append(f"- {row.name}: {conclusion('bbox/AP', found['bbox/AP'], images, limit)}.")
     headers = ["variant", f"less {reference}", "difference", "95 % interval", "p, these"]
     headers += ["p, other seeds", "detectable"]
-    table = tabulate(cells, headers, tablefmt="pipe", disable_numparse=True)
+    laid_out = table(cells, headers, tablefmt="pipe", disable_numparse=True)
     told = "\n".join(lines).replace("A and B", f"it and {reference}")
-    return f"{table}\n\nA is {reference}, B the variant.\n\n{told}"
+    return f"{laid_out}\n\nA is {reference}, B the variant.\n\n{told}"
 
 
 def _differences(one: Difference) -> list[str]:

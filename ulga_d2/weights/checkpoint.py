@@ -55,7 +55,7 @@ def load_last(folder: str | Path) -> tuple[Path, dict[str, Any]]:
             damages.append(str(error))
         found = sorted(found, key=lambda pair: pair[1]["iteration"])[-1:]
     if not found:
-        raise UserError("\n".join(["no checkpoint can be gone on with:", *damages]))
+        raise UserError("no checkpoint can be gone on with:", *damages)
     (path, state) = found[0]
     for damage in damages:
         logger.warning("%s", damage)
@@ -103,10 +103,10 @@ def load_weights(model: nn.Module, state: dict[str, Any], place: str | Path) -> 
         model.load_state_dict(state["model"], strict=True)
     except RuntimeError as error:
         lines = str(error).splitlines()
-        listed = "\n".join(line[:300] for line in lines[1:6])
         raise UserError(
-            f"the weights in {place} do not fit the model of this config:\n{listed}\n"
-            "Use the MODEL keys of the run that wrote them; they are in its config.yaml."
+            f"the weights in {place} do not fit the model of this config:",
+            *(line.replace("\t", "  ")[:300] for line in lines[1:6]),
+            "Use the MODEL keys of the run that wrote them; they are in its config.yaml.",
         ) from None
 
 

@@ -35,7 +35,7 @@ def initialise(model: nn.Module, public: PublicWeights) -> Report:
     }
     fit = _fit(public, backbone)
     if fit.has_faults():
-        raise UserError("\n".join(_complaint(public, fit)))
+        raise UserError(*_complaint(public, fit))
     loaded = {BACKBONE + name: value for name, value in fit.tensors.items()}
     model.load_state_dict({**state, **loaded}, strict=True)
     return Report(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from ..errors import printable
+
 SHOWN = 3  # names of a group that are written out
 
 
@@ -46,4 +48,4 @@ class Report:
 def some(names: Collection[str]) -> str:
     """Return how many names there are, and the first of them."""
     more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} ({', '.join(list(names)[:SHOWN])}{more})"
+    return f"{len(names)} ({', '.join(map(printable, list(names)[:SHOWN]))}{more})"

@@ -108,6 +108,11 @@ def scaled_sizes(table: np.ndarray, square_size: int) -> np.ndarray:
     return (table[:, 2:4] - table[:, :2]) * scale
 
 
+def is_normalized(table: np.ndarray) -> bool:
+    """Tell whether all boxes lie in the first pixel, as shares of the image's sides would."""
+    return len(table) > 0 and bool(table[:, :4].max() <= 1)
+
+
 def best_anchor_iou(table: np.ndarray, anchors: Anchors) -> np.ndarray:
     """Return, for each box, the IoU of its best anchor on the grid of the padded input."""
     scale = anchors.square_size / table[:, 4:].max(axis=1, keepdims=True)

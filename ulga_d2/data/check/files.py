@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 from ..formats.policy import MAX_MISSING
 from ..intensity import Intensity
@@ -127,10 +128,9 @@ def leak_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
     for position, first in enumerate(names):
         for second in names[position + 1 :]:
             both = f"{first}, {second}"
-            exact = _paths(scanned, first, second, _shared(scanned[first][1], scanned[second][1]))
-            near = _paths(
-                scanned, first, second, near_duplicates(scanned[first][1], scanned[second][1])
-            )
+            left, right = scanned[first], scanned[second]
+            exact = _paths(left, right, _shared(left[1], right[1]))
+            near = _paths(left, right, near_duplicates(left[1], right[1]))
             if exact:
                 what = "images with the same pixels in both splits"
                 found.append(finding(PROBLEM, both, what, exact, _LEAK))
@@ -138,6 +138,48 @@ def leak_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
                 what = "images nearly the same in both splits"
                 found.append(finding(PROBLEM, both, what, near, _LEAK))
     return found
+
+
+def fold_findings(scanned: Mapping[str, Scanned], fold_of: Sequence[int | None]) -> list[Finding]:
+    """Return the images that stand in two folds of a cross-validation, exactly or nearly.
+
+    Args:
+        scanned: the splits, by name.
+        fold_of: the fold of every image, split by split; None for one in no fold, which is left
+            out, such as those of a test split.
+    """
+    parts: dict[int, tuple[list[dict], list[Scan]]] = {}
+    pairs = (
+        pair for records, scans in scanned.values() for pair in zip(records, scans, strict=True)
+    )
+    for fold, (record, scan) in zip(fold_of, pairs, strict=True):
+        if fold is not None:
+            in_fold = parts.setdefault(fold, ([], []))
+            in_fold[0].append(record)
+            in_fold[1].append(scan)
+    exact: list[str] = []
+    near: list[str] = []
+    for one, other in combinations(sorted(parts), 2):
+        left, right = parts[one], parts[other]
+        where = f"fold {one}, fold {other}: "
+        exact += (where + pair for pair in _paths(left, right, _shared(left[1], right[1])))
+        near += (where + pair for pair in _paths(left, right, near_duplicates(left[1], right[1])))
+    names = ", ".join(scanned)
+    checks = (
+        ("images with the same pixels in two folds", exact),
+        ("images nearly the same in two folds", near),
+    )
+    found = [finding(PROBLEM, names, what, pairs, _FOLDS) for what, pairs in checks if pairs]
+    if not parts:
+        cure = "name the file that `ulga data split` wrote for this dataset"
+        found.append(Finding(ERROR, names, "the fold file names no image", 0, cure=cure))
+    return found
+
+
+_FOLDS = (
+    "each validation sees what was trained on; keep copies together, for example by a `patient` "
+    "that they share"
+)
 
 
 def _shared(first: Sequence[Scan], second: Sequence[Scan]) -> list[tuple[int, int]]:
@@ -149,8 +191,5 @@ def _shared(first: Sequence[Scan], second: Sequence[Scan]) -> list[tuple[int, in
     ]
 
 
-def _paths(
-    scanned: Mapping[str, Scanned], first: str, second: str, pairs: Sequence[tuple[int, int]]
-) -> list[str]:
-    one, other = scanned[first][0], scanned[second][0]
-    return [f"{one[i]['file_name']} = {other[j]['file_name']}" for i, j in pairs]
+def _paths(left: Scanned, right: Scanned, pairs: Sequence[tuple[int, int]]) -> list[str]:
+    return [f"{left[0][i]['file_name']} = {right[0][j]['file_name']}" for i, j in pairs]

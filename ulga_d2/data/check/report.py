@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
+from ...errors import printable
+from ...terminal import printable_lines, table
 from ..record import LoadedSplit
 from .boxes import NEGATIVE, POSITIVE
 from .doctor import Checkup
@@ -104,7 +105,7 @@ def _count_table(splits: Mapping[str, Any]) -> str:
     header.append("images\nwithout boxes")
     for row, split in zip(rows, splits.values(), strict=True):
         row.append(split["images"]["without_boxes"])
-    return tabulate(rows, header, intfmt=",") + (
+    return table(rows, header, intfmt=",") + (
         "\nfound = kept + dropped by the reader + listed below as undecodable"
     )
 
@@ -118,7 +119,7 @@ def _class_table(splits: Mapping[str, Any]) -> str:
         [name, *(split["boxes_by_class"].get(name, 0) for split in splits.values())]
         for name in names
     ]
-    return tabulate(rows, ["boxes of class", *splits], intfmt=",")
+    return table(rows, ["boxes of class", *splits], intfmt=",")
 
 
 def _kinds_line(kinds: Mapping[str, Mapping[str, int]]) -> str:
@@ -147,8 +148,8 @@ def _anchor_lines(splits: Mapping[str, Any]) -> str:
 
 def _paragraph(item: Finding) -> str:
     count = f"{item.count:,} " if item.count else ""
-    lines = [f"{item.level.upper()} {item.split}: {count}{item.what}"]
-    lines += [f"    {place}" for place in item.places[:SHOWN_PLACES]]
+    lines = [f"{item.level.upper()} {item.split}: {count}{printable(item.what)}"]
+    lines += [f"    {printable_lines(place)}" for place in item.places[:SHOWN_PLACES]]
     more = item.count - SHOWN_PLACES
     if more > 0 and len(item.places) > SHOWN_PLACES:
         lines.append(f"    and {more:,} more")

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -73,9 +74,9 @@ def scan_images(records: Sequence[dict], intensity: Intensity, *, decode: bool) 
         try:
             results = pool.map(look, *zip(*files, strict=True), chunksize=CHUNK)
             # The clock starts when the processes have.
-            scans = [next(results)]
-            watched = with_progress(files[1:], what, logger)
-            return scans + [scan for _, scan in zip(watched, results, strict=True)]
+            results = chain([next(results)], results)
+            watched = with_progress(files, what, logger)
+            return [scan for _, scan in zip(watched, results, strict=True)]
         except BrokenProcessPool:
             raise UserError(
                 "a process that decodes images was killed, most likely for want of memory; free "

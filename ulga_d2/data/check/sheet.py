@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from ...drawing.grid import BACKGROUND, MARGIN, PANEL, blank
 from ...drawing.marks import PALETTE
-from ..sheet import COLUMNS, contact_sheet, sample_of
+from ...errors import printable
+from ..sheet import COLUMNS, SHOWN_NAME, contact_sheet, sample_of
 from .boxes import NEGATIVE, POSITIVE, Anchors, box_table, scaled_sizes
 from .doctor import Checkup, Settings
 
@@ -31,7 +32,11 @@ def check_sheet(name: str, checkup: Checkup, settings: Settings) -> np.ndarray:
     charts = _charts(checkup, settings.anchors)
     if not loaded.records:
         return charts
-    chosen = sample_of(loaded.records, IMAGES, seed=0)
+    names = (record["file_name"] for record in checkup.shown[split].records)
+    records = [
+        {**record, SHOWN_NAME: name} for record, name in zip(loaded.records, names, strict=True)
+    ]
+    chosen = sample_of(records, IMAGES, seed=0)
     title = f"{name}: {len(chosen)} of {len(loaded.records):,} images of {split}"
     images = contact_sheet(title, chosen, loaded.class_names, checkup.intensity)
     room = blank(len(images), charts.shape[1] - images.shape[1])
@@ -45,7 +50,7 @@ def _charts(checkup: Checkup, anchors: Anchors | None) -> np.ndarray:
     axes = figure.subplots(1, 3 if anchors else 2)
     for axis in axes:
         axis.set_facecolor(GROUND)
-        axis.tick_params(colors=INK, labelsize=8)
+        axis.tick_params(which="both", colors=INK, labelsize=8)
         for spine in axis.spines.values():
             spine.set_color(INK)
     _draw_classes(axes[0], checkup)
@@ -61,6 +66,8 @@ def _legend(axis: Axes) -> None:
     legend = axis.legend(fontsize=8, facecolor=GROUND, edgecolor=INK, labelcolor=INK)
     for handle in legend.legend_handles:
         handle.set_alpha(1)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _draw_classes(axis: Axes, checkup: Checkup) -> None:
@@ -72,7 +79,7 @@ def _draw_classes(axis: Axes, checkup: Checkup) -> None:
         places = np.arange(len(shown)) + (number - (len(counts) - 1) / 2) * height
         values = [boxes[name] for name in shown]
         axis.barh(places, values, height, label=split, color=COLORS[number % len(COLORS)])
-    axis.set_yticks(range(len(shown)), shown)
+    axis.set_yticks(range(len(shown)), map(printable, shown), parse_math=False)
     axis.invert_yaxis()
     rest = f", the {len(shown)} largest of {len(names)}" if len(shown) < len(names) else ""
     axis.set_title(f"boxes by class{rest}", color=INK, fontsize=10)

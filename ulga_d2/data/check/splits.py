@@ -80,6 +80,29 @@ def empty_findings(splits: Mapping[str, LoadedSplit], filter_empty: bool | None)
     return found
 
 
+def crowd_findings(splits: Mapping[str, LoadedSplit]) -> list[Finding]:
+    """Return how many boxes are crowd regions; a split of nothing else has no object."""
+    found = []
+    for name, split in splits.items():
+        counts = [
+            (record["file_name"], sum(bool(item["iscrowd"]) for item in record["annotations"]))
+            for record in split.records
+        ]
+        crowds = sum(count for _, count in counts)
+        boxes = sum(len(record["annotations"]) for record in split.records)
+        if not crowds:
+            continue
+        share = f"{crowds / boxes:.1%} of {boxes:,}"
+        level, what = NOTE, f"crowd regions ({share}), which are neither learned nor scored"
+        cure = ""
+        if crowds == boxes:
+            level, what = ERROR, f"crowd regions, and no other box ({share}): nothing to learn"
+            cure = "look at iscrowd in the annotations: of a single object it is 0"
+        places = tuple(f"{file} ({count:,})" for file, count in counts if count)[:KEPT_PLACES]
+        found.append(Finding(level, name, what, crowds, places, cure))
+    return found
+
+
 def limit_findings(splits: Mapping[str, LoadedSplit], max_detections: int) -> list[Finding]:
     """Return the images that have more objects than detections count in an evaluation."""
     found = []

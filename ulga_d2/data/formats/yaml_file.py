@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ...errors import UserError
+from ...errors import UserError, one_line
 from .text import read_text
 
 # Far more than any description or list of classes takes; PyYAML reads about this much a second.
@@ -52,7 +52,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {one_line(error)}") from None
     except (ValueError, TypeError, RecursionError) as error:
         # Dates that do not exist, numbers of thousands of digits, brackets without end.
         raise UserError(f"{path} is not valid YAML: {str(error)[:200]}") from None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ...terminal import printable_lines
 from ..boxes import Prediction, Record, check_ground_truth, check_predictions, number_images
 from ..estimate import Estimate
 from ..runs import Run
@@ -113,9 +114,15 @@ def _environment() -> Environment:
         loader=PackageLoader(__package__, "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _shown(value: Any) -> Any:
+    """Return what a template writes, without control characters; markup stays markup."""
+    return type(value)(printable_lines(value)) if isinstance(value, str) else value
 
 
 def _script_safe(value: Any) -> str:

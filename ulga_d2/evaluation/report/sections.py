@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ...errors import printable
 from ..average_precision import IOU_50, SIZES_IN_WORDS, headline, shown_name
 from ..boxes import Prediction, Record
 from ..confusion import confusion_matrix
@@ -123,7 +124,7 @@ def counts_by_class(scored: Scored) -> list[Mapping[str, object]]:
     """Return what the interactive table shows: objects, and counts at 0.00, 0.01, ... 1.00."""
     pairs = zip(scored.class_names, scored.matches, strict=True)
     return [
-        {"name": name, "objects": int(matches.objects.sum()), **_counts(matches)}
+        {"name": printable(name), "objects": int(matches.objects.sum()), **_counts(matches)}
         for name, matches in pairs
     ]
 
