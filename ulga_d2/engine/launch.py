@@ -118,7 +118,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     cfg, data, state = setup(args)
     if args.eval_only:
-        results = _evaluate_only(cfg, data, state)
+        source = f"the last checkpoint of {cfg.OUTPUT_DIR}" if args.resume else cfg.MODEL.WEIGHTS
+        results = _evaluate_only(cfg, data, state, source)
     else:
         from .run_folder import write_config
         from .trainer import Trainer
@@ -208,13 +209,13 @@ def setup(
     return cfg, data, state
 
 
-def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
+def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any], source: str) -> dict[str, Any]:
     from ..inference.model import build_seeded_model
     from ..weights.checkpoint import evaluated_weights, load_weights
     from .evaluate import evaluate
 
     model = build_seeded_model(cfg)
-    load_weights(model, {"model": evaluated_weights(state)}, "the checkpoint to evaluate")
+    load_weights(model, {"model": evaluated_weights(state)}, source)
     return evaluate(cfg, model, data, state["iteration"])
 
 

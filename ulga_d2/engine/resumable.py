@@ -66,8 +66,13 @@ def _check_moments(cfg: CfgNode, model: nn.Module, state: Mapping[str, Any], pat
     parameters = [parameter for group in groups for parameter in group["params"]]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     moments = state["moments"]
-    if state["iteration"] and not moments:
-        raise UserError(f"{path}: it holds no moments of the optimizer")
+    missing = [number for number in range(len(parameters)) if number not in moments]
+    if state["iteration"] and missing:  # a step gives every parameter a gradient
+        first = names[id(parameters[missing[0]])]
+        raise UserError(
+            f"{path}: it holds no moments of {len(missing)} of {len(parameters)} parameters, such "
+            f"as {first}"
+        )
     for number, of_one in moments.items():
         if type(number) is not int or not 0 <= number < len(parameters):
             raise UserError(
