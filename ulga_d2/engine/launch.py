@@ -182,8 +182,9 @@ def setup(
     from .datasets import check_checkpoint_classes, load_run_data
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
+    from .resumable import check_same_data
     from .run_folder import open_run_folder, read_state, warn_of_changes
-    from .torchrun import goes_on, refuse_another_run
+    from .torchrun import goes_on, is_started_again, refuse_another_run
 
     cfg = read_config(args)
     goes_on_by_itself = goes_on(cfg, args)
@@ -206,6 +207,8 @@ def setup(
         refuse_another_run(cfg, state)
     if args.resume:
         warn_of_changes(cfg, state)
+        if not args.eval_only:
+            check_same_data(state, data, by_itself=is_started_again())
     return cfg, data, state
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,10 @@ from .optimizer import build_optimizer
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from .datasets import RunData
+
+logger = logging.getLogger(__name__)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each of its parameter's shape
 
@@ -51,6 +56,34 @@ def check_resumable(cfg: CfgNode, state: dict[str, Any], path: Path) -> None:
         load_weights(model, state, path)
         load_weights(model, {"model": evaluated_weights(state)}, path)
     _check_moments(cfg, model, state, path)
+
+
+def check_same_data(state: Mapping[str, Any], data: RunData, *, by_itself: bool) -> None:
+    """Warn where a resumed run would train on other records than before.
+
+    Args:
+        state: the checkpoint; older versions wrote nothing of the data into it.
+        data: of the run, as they are now.
+        by_itself: nobody has asked for it now: a launcher or a scheduler has started the run again.
+
+    Raises:
+        UserError: the data differ, and the run goes on by itself.
+    """
+    before, now = state.get("data"), data.fingerprint()
+    if before is None:
+        logger.info("the checkpoint does not tell which data its run read: not compared")
+    elif before["sha256"] != now["sha256"]:
+        counts = " and ".join(
+            f"{of['images']:,} images with {of['boxes']:,} boxes {when}"
+            for of, when in ((before, "before"), (now, "now"))
+        )
+        what = f"the training data are not those of the checkpoint: {counts}"
+        if by_itself:
+            raise UserError(
+                f"{what}. A run that is started again by itself does not go on with other data: "
+                "give it the data of before, or start it by hand with --resume"
+            )
+        logger.warning("--resume: %s; the run is no longer that of one data set", what)
 
 
 def _model_of(cfg: CfgNode, num_classes: int) -> nn.Module:
@@ -144,6 +177,14 @@ def _are_evaluations(value: object) -> bool:
     return _are_pairs(value, is_evaluation)
 
 
+def _is_fingerprint(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and all(type(value.get(name)) is int for name in ("images", "boxes"))
+        and isinstance(value.get("sha256"), str)
+    )
+
+
 _ABSENT = object()
 _NEEDED = ("moments", "loss_normalizer")  # older versions wrote no others
 _ENTRIES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -151,4 +192,5 @@ _ENTRIES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss_normalizer", _are_normalizers, "a number above 0 of each process, or None"),
     ("recent", _are_recent, "the last figures by their names"),
     ("evaluations", _are_evaluations, "pairs of an iteration and a figure"),
+    ("data", _is_fingerprint, "counts of the training set, and its sha256"),
 )
