@@ -9,9 +9,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .io import MOST_CHARACTERS, parse_yaml
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -25,7 +26,6 @@ _TYPE_MISMATCH = re.compile(
 )
 
 _MOST_FILES = 50  # of one config, counted as often as they are named; ours have at most ten
-_MOST_VALUES = 10_000  # of one file; detectron2's whole config has some 300
 
 
 def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
@@ -97,8 +97,6 @@ def _check_chain(cfg: CfgNode, config_file: str) -> None:
             raise UserError(f"{config_file}: the _BASE_ file {file} does not exist")
         with _readable(cfg, file):
             found = _read_plain(file)
-            if not isinstance(found, dict):
-                raise TypeError
         bases = found.get("_BASE_", [])
         bases = bases if isinstance(bases, list) else [bases]
         if not all(isinstance(base, str) for base in bases):
@@ -121,46 +119,31 @@ def merge_text(cfg: CfgNode, text: str, place: str) -> None:
     from detectron2.config import CfgNode
 
     with _readable(cfg, f"the config in {place}"):
-        content = _plain(text)
-        if not isinstance(content, dict) or "_BASE_" in content:
+        content = parse_config(text, f"the config in {place}")
+        if "_BASE_" in content:
             raise TypeError
         cfg.merge_from_other_cfg(CfgNode(content))
 
 
-def _read_plain(file: str) -> Any:
+def _read_plain(file: str) -> dict[str, Any]:
     with open(file, encoding="utf-8") as stream:
-        return _plain(stream)
+        return parse_config(stream.read(MOST_CHARACTERS + 1), file)
 
 
-def _plain(stream: str | TextIO) -> Any:
-    import yaml
+def parse_config(text: str, place: str | Path) -> dict[str, Any]:
+    """Return the tree of a config's YAML, such as a checkpoint's, without merging it.
 
-    loader = yaml.SafeLoader(stream)
-    node = loader.get_single_node()
-    if node is None:
-        return {}
-    if _size(node, {}) > _MOST_VALUES:
-        raise ValueError(f"more than {_MOST_VALUES} values once its aliases are written out")
-    try:
-        return loader.construct_document(node)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"a tag does not fit its value ({error}); write it without a tag"
-        ) from None
+    Args:
+        text: the YAML.
+        place: where it comes from, for messages.
 
-
-def _size(node: Any, sizes: dict[int, int]) -> int:
-    """Count the values below a YAML node, those of an alias each time that it is used."""
-    if id(node) not in sizes:
-        sizes[id(node)] = _MOST_VALUES + 1  # for an alias within itself
-        children = node.value if isinstance(node.value, list) else []
-        parts = [part for child in children for part in _parts(child)]
-        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
-    return sizes[id(node)]
-
-
-def _parts(child: Any) -> tuple[Any, ...]:
-    return child if isinstance(child, tuple) else (child,)
+    Raises:
+        UserError: see `parse_yaml`; also YAML that is no mapping.
+    """
+    found = parse_yaml(text, place)
+    if not isinstance(found or {}, dict):
+        raise UserError(f"{place}: not a config; it must hold nested `KEY: value` lines")
+    return found or {}
 
 
 def _near_files(config_file: str) -> str:
@@ -173,18 +156,9 @@ def _near_files(config_file: str) -> str:
 
 @contextlib.contextmanager
 def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
-    """Turn what yacs and PyYAML raise into one `UserError` that names the place and the cure."""
-    import yaml
-
+    """Turn what yacs raises into one `UserError` that names the place and the cure."""
     try:
         yield
-    except yaml.constructor.ConstructorError as error:
-        raise UserError(
-            f"{place}: {error.problem} ({str(error.problem_mark).strip()}). Configs are plain data "
-            "and never run code: write the value itself, without a tag."
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML: {error}") from None
     except (RecursionError, MemoryError):
         raise UserError(f"{place}: nested too deeply to be a config") from None
     except (AttributeError, TypeError):
@@ -229,9 +203,7 @@ def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
 
     A key that only one of them has is another version's, and left out.
     """
-    import yaml
-
-    old, new = yaml.safe_load(before), yaml.safe_load(after)
+    old, new = parse_config(before, "the earlier config"), parse_config(after, "the config")
     for key in sorted({*leaf_keys(old)} & {*leaf_keys(new)}):
         values = value_of(old, key), value_of(new, key)
         if values[0] != values[1]:
@@ -242,7 +214,7 @@ def value_of(cfg: CfgNode | dict[str, Any], key: str) -> Any:
     """Return the value of a dotted key, or an empty dict where there is none."""
     value: Any = cfg
     for name in key.split("."):
-        value = value.get(name, {})
+        value = value.get(name, {}) if hasattr(value, "get") else {}
     return value
 
 
@@ -256,9 +228,7 @@ def stated_category_ids(config: str, num_classes: int) -> tuple[int, ...]:
 
     Without the key, which older versions did not write, they are 1..K.
     """
-    import yaml
-
-    stated = value_of(yaml.safe_load(config), "DATASETS.CATEGORY_IDS")
+    stated = value_of(parse_config(config, "the config"), "DATASETS.CATEGORY_IDS")
     return tuple(stated) if stated else default_category_ids(num_classes)
 
 

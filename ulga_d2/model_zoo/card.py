@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tabulate import tabulate
 
+from ..config import parse_config
 from ..errors import UserError
 from ..evaluation.average_precision import headline
 from ..evaluation.boxes import COCO_LIMIT
@@ -85,7 +85,7 @@ def model_card(
     about = {"name": name, "folder": name, "file": file, "sha256": sha256, "licence": licence}
     return CARD.format(
         **about,
-        **_of_config(yaml.safe_load(info.config)),
+        **_of_config(parse_config(info.config, "the config of the weights")),
         data=data,
         classes=f"A detector of {', '.join(info.class_names)}",
         iteration=f"{info.iteration:,}",
