@@ -145,8 +145,8 @@ def test_a_faulty_description_is_refused_with_the_key_and_the_cure(tmp_path, cha
         ("", r"own\.yaml: no data set; write name, format, root, splits"),
         ("- a", r"no data set"),
         ("a: [", r"own\.yaml is not valid YAML"),
-        ("name: a\nname: b", r"one of the keys name, name stands twice"),
-        ("1: a\ntrue: b", r"one of the keys 1, true stands twice"),
+        ("name: a\nname: b", r"the key 'name' is given twice, in lines 1 and 2"),
+        ("1: a\ntrue: b", r"the key 'true' is given twice"),
         ("a: &a [*a]", r"once its aliases are written out"),
         (
             "a0: &a0 [x]\n"

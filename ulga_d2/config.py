@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .io import MOST_CHARACTERS, parse_yaml
+from .io import parse_yaml
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -26,6 +26,7 @@ _TYPE_MISMATCH = re.compile(
 )
 
 _MOST_FILES = 50  # of one config, counted as often as they are named; ours have at most ten
+_MOST_BYTES = 1_000_000  # of a config with its bases
 
 
 def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
@@ -78,6 +79,8 @@ def own_or_given(config_file: str) -> str:
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
     config_file = own_or_given(config_file)
+    if os.path.isdir(config_file):
+        raise UserError(f"config file {config_file!r} is a folder; give a YAML file")
     if not os.path.isfile(config_file):
         raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
     _check_chain(cfg, config_file)
@@ -86,23 +89,58 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
 
 
 def _check_chain(cfg: CfgNode, config_file: str) -> None:
-    """Refuse, before it is merged, a file whose aliases or `_BASE_` files grow without end."""
-    waiting = [config_file]
+    """Refuse, before it is merged, a file that is no config, or has a base that is none."""
+    waiting, size = [config_file], 0
     for number, file in enumerate(waiting):
         if number == _MOST_FILES:
             raise UserError(
                 f"{config_file}: more than {_MOST_FILES} files by _BASE_; is {file} its own base?"
             )
         if not os.path.isfile(file):
-            raise UserError(f"{config_file}: the _BASE_ file {file} does not exist")
+            raise UserError(f"{config_file}: the _BASE_ file {file!r} does not exist")
         with _readable(cfg, file):
-            found = _read_plain(file)
+            size += os.path.getsize(file)
+            if size > _MOST_BYTES:
+                raise ValueError(
+                    f"{size:,} bytes with its bases, and {_MOST_BYTES:,} are read at most; is it "
+                    "a config?"
+                )
+            found = _read_mapping(file)
         bases = found.get("_BASE_", [])
         bases = bases if isinstance(bases, list) else [bases]
         if not all(isinstance(base, str) for base in bases):
             raise UserError(f"{file}: _BASE_ is {bases}; give a file name, or a list of names")
         folder = os.path.dirname(file)
         waiting += [os.path.join(folder, os.path.expanduser(base)) for base in bases]
+
+
+def _read_mapping(file: str) -> dict[str, Any]:
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8, and so no config") from None
+    found = parse_yaml(text, file)
+    if not isinstance(found, dict):
+        raise TypeError
+    return found
+
+
+def parse_config(text: str, source: str) -> dict[str, Any]:
+    """Return what the config that a checkpoint holds as YAML says, by nested keys.
+
+    Args:
+        text: a resolved config; it names no `_BASE_` files.
+        source: where it comes from, for messages.
+
+    Raises:
+        UserError: it is no valid YAML, or no mapping.
+    """
+    found = parse_yaml(text, f"the config in {source}")
+    if not isinstance(found, dict) or "_BASE_" in found:
+        raise UserError(
+            f"the config in {source}: not a config; it must hold nested `KEY: value` lines"
+        )
+    return found
 
 
 def merge_text(cfg: CfgNode, text: str, place: str) -> None:
@@ -118,32 +156,9 @@ def merge_text(cfg: CfgNode, text: str, place: str) -> None:
     """
     from detectron2.config import CfgNode
 
+    content = parse_config(text, place)
     with _readable(cfg, f"the config in {place}"):
-        content = parse_config(text, f"the config in {place}")
-        if "_BASE_" in content:
-            raise TypeError
         cfg.merge_from_other_cfg(CfgNode(content))
-
-
-def _read_plain(file: str) -> dict[str, Any]:
-    with open(file, encoding="utf-8") as stream:
-        return parse_config(stream.read(MOST_CHARACTERS + 1), file)
-
-
-def parse_config(text: str, place: str | Path) -> dict[str, Any]:
-    """Return the tree of a config's YAML, such as a checkpoint's, without merging it.
-
-    Args:
-        text: the YAML.
-        place: where it comes from, for messages.
-
-    Raises:
-        UserError: see `parse_yaml`; also YAML that is no mapping.
-    """
-    found = parse_yaml(text, place)
-    if not isinstance(found or {}, dict):
-        raise UserError(f"{place}: not a config; it must hold nested `KEY: value` lines")
-    return found or {}
 
 
 def _near_files(config_file: str) -> str:
@@ -195,7 +210,7 @@ def leaf_keys(cfg: CfgNode | dict[str, Any], prefix: str = "") -> Iterator[str]:
         if hasattr(value, "items"):
             yield from leaf_keys(value, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield f"{prefix}{name}"
 
 
 def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
@@ -203,7 +218,7 @@ def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
 
     A key that only one of them has is another version's, and left out.
     """
-    old, new = parse_config(before, "the earlier config"), parse_config(after, "the config")
+    old, new = parse_config(before, "the checkpoint"), parse_config(after, "this run")
     for key in sorted({*leaf_keys(old)} & {*leaf_keys(new)}):
         values = value_of(old, key), value_of(new, key)
         if values[0] != values[1]:
@@ -227,9 +242,20 @@ def stated_category_ids(config: str, num_classes: int) -> tuple[int, ...]:
     """Return DATASETS.CATEGORY_IDS of a resolved config as YAML text, such as a checkpoint's.
 
     Without the key, which older versions did not write, they are 1..K.
+
+    Raises:
+        UserError: they are no whole numbers, one of each class.
     """
-    stated = value_of(parse_config(config, "the config"), "DATASETS.CATEGORY_IDS")
-    return tuple(stated) if stated else default_category_ids(num_classes)
+    stated = value_of(parse_config(config, "the checkpoint"), "DATASETS.CATEGORY_IDS")
+    if not stated:
+        return default_category_ids(num_classes)
+    is_list = isinstance(stated, (list, tuple)) and all(type(key) is int for key in stated)
+    if not is_list or len(set(stated)) < len(stated) or len(stated) != num_classes:
+        raise UserError(
+            f"the config in the checkpoint has DATASETS.CATEGORY_IDS {str(stated)[:200]}; give a "
+            f"checkpoint with {num_classes} different whole numbers there, one of each class"
+        )
+    return tuple(stated)
 
 
 def resolve_classes(

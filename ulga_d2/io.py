@@ -11,7 +11,7 @@ import yaml
 from .errors import UserError
 
 MOST_CHARACTERS = 200_000  # of a YAML text; PyYAML reads about 50,000 a second
-MOST_VALUES = 50_000  # of a YAML text; what an alias stands for counts each time
+MOST_VALUES = 20_000  # of a YAML text; what an alias stands for counts each time
 MOST_LEVELS = 50  # of a YAML text
 
 
@@ -23,6 +23,7 @@ class _Loader(yaml.SafeLoader):
         self._values = self._levels = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a value as PyYAML does, and count it."""
         self._values += 1
         self._levels += 1
         if self._values > MOST_VALUES:
@@ -34,17 +35,19 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Compose a mapping as PyYAML does, and compare its keys."""
         node = super().compose_mapping_node(anchor)
-        keys = [
-            key
-            for key, _ in node.value
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"
-        ]
-        if len({self.construct_object(key) for key in keys}) < len(keys):
-            names = ", ".join(str(key.value) for key in keys)
-            raise yaml.constructor.ConstructorError(
-                None, None, f"one of the keys {names[:200]} stands twice", node.start_mark
-            )
+        first: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line, value = key.start_mark.line + 1, self.construct_object(key)
+            if value in first:
+                raise ValueError(
+                    f"the key {key.value[:80]!r} is given twice, in lines {first[value]} and "
+                    f"{line}; keep one of them"
+                )
+            first[value] = line
         return node
 
 

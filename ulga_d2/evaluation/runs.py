@@ -84,7 +84,7 @@ def read_run(folder: str | Path) -> Run:
     if not config_file.is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml")
     try:
-        config = parse_config(config_file.read_text(encoding="utf-8"), config_file)
+        config = parse_config(config_file.read_text(encoding="utf-8"), str(config_file))
     except UnicodeDecodeError as error:
         raise UserError(f"{config_file} is no YAML file: {error}") from None
     log = folder / "metrics.json"

@@ -313,7 +313,7 @@ def _run_config(path: Path) -> dict[str, Any] | None:
     for folder in path.resolve().parents[:RUN_DEPTH]:
         try:
             file = folder / "config.yaml"
-            config = parse_config(file.read_text(encoding="utf-8"), file)
+            config = parse_config(file.read_text(encoding="utf-8"), str(file))
         except (OSError, UnicodeDecodeError, UserError):
             continue
         if "ULGA" in (config.get("MODEL") or {}):

@@ -85,7 +85,7 @@ def model_card(
     about = {"name": name, "folder": name, "file": file, "sha256": sha256, "licence": licence}
     return CARD.format(
         **about,
-        **_of_config(parse_config(info.config, "the config of the weights")),
+        **_of_config(parse_config(info.config, "the weights")),
         data=data,
         classes=f"A detector of {', '.join(info.class_names)}",
         iteration=f"{info.iteration:,}",

@@ -114,7 +114,7 @@ def _metrics(run: Path, iteration: int) -> dict[str, float | None]:
 
 def _without_places(config: str) -> str:
     """Return a config without the folders of the machine that it names."""
-    tree = parse_config(config, "the run's config")
+    tree = parse_config(config, "the run's checkpoint")
     for key in PLACES:
         *nodes, leaf = key.split(".")
         node = value_of(tree, ".".join(nodes)) if nodes else tree
