@@ -155,7 +155,7 @@ def test_a_faulty_description_is_refused_with_the_key_and_the_cure(tmp_path, cha
         ),
         ("a: !!python/name:os.system", r"not valid YAML"),
         ("a: 2026-99-99", r"not valid YAML: month must be in"),
-        ("[" * 5000, r"not valid YAML: nested more than 50"),
+        ("[" * 5000, r"not valid YAML: nested too deeply"),
         ("# long\n" * 100_000, r"has more than the 200,000 characters"),
         ("a: " + "9" * 5000, r"not valid YAML: Exceeds the limit"),
     ],

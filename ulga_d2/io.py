@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         if self._values > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values")
         if self._levels > MOST_LEVELS:
-            raise ValueError(f"nested more than {MOST_LEVELS} levels deep")
+            raise ValueError(f"nested too deeply, more than {MOST_LEVELS} levels")
         node = super().compose_node(parent, index)
         self._levels -= 1
         return node
