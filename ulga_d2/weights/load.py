@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import UserError
 from .archive import PickleError, read_saved
 from .digest import KEY, content_sha256
+from .download import WebHandler
 from .share import SUFFIX, SharedInfo, read_safetensors
 from .unpickle import RefusedError
 from .zoo import ZooHandler
@@ -20,6 +20,7 @@ from .zoo import ZooHandler
 logger = logging.getLogger(__name__)
 
 PathManager.register_handler(ZooHandler(), allow_override=True)
+PathManager.register_handler(WebHandler(), allow_override=True)
 
 FORMAT = "ulga_d2 checkpoint 1"  # the mark in checkpoints of this project
 
@@ -55,8 +56,6 @@ def read_plain(path: str | Path) -> Any:
         raise UserError(f"checkpoint {path} does not exist; check its path") from None
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be opened: {error}") from None
-    except SafetensorError as error:
-        raise UserError(f"checkpoint {path} cannot be read, it is damaged: {error}") from None
     except Exception as error:  # a stream of another kind, cut or crafted, can end in any of them
         raise UserError(
             f"checkpoint {path} cannot be read as plain tensors: it is damaged, or no checkpoint "
