@@ -43,7 +43,7 @@ UNTYPED = (
     *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
 )
 
-MOST_READS = 4_000_000  # of a pickle: two an operation; a checkpoint of 1,000 tensors has 60,000
+MOST_READS = 1_500_000  # of a pickle: one or two an operation; some 50 a tensor
 MOST_ARGUMENTS = 20
 MOST_AXES = 64
 MOST_SIDE = 2**62
@@ -233,7 +233,7 @@ class _Rest:
     def read(self, count: int) -> bytes:
         self.reads += 1
         if self.reads > MOST_READS:
-            raise pickle.UnpicklingError(f"it has more than {MOST_READS // 2:,} operations")
+            raise pickle.UnpicklingError(f"it has more than {MOST_READS:,} operations")
         if count > self._left:
             raise EOFError("it ends in the middle")
         self._left -= count
@@ -270,6 +270,18 @@ class Unpickler(pickle._Unpickler):
         }
         self._may_copy = size  # a call can name one value again and again
         self.storages: dict[str, Storage] = {}
+
+    def load(self) -> Any:
+        """Return what the pickle holds.
+
+        Raises:
+            RefusedError: it names an object that is not admitted.
+            Exception: of whatever kind, for a pickle that is damaged or crafted.
+        """
+        try:
+            return super().load()
+        except (KeyError, IndexError):  # an operation that there is not, or without its values
+            raise pickle.UnpicklingError("it is no whole pickle") from None
 
     @property
     def reads(self) -> int:
