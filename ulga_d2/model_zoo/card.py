@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import html
-import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tabulate import tabulate
 
+from ..config import parse_config
 from ..errors import UserError, printable
 from ..evaluation.average_precision import headline
 from ..evaluation.boxes import COCO_LIMIT
+from ..io import parse_json
 from ..weights.share import SharedInfo
 
 CARD = """# {name}
@@ -95,7 +96,7 @@ def model_card(
         UserError: intervals of other figures.
     """
     about = {"name": name, "folder": name, "file": file, "sha256": sha256}
-    of_config = _of_config(yaml.safe_load(info.config))
+    of_config = _of_config(parse_config(info.config, "the weights"))
     return CARD.format(
         **about,
         **{key: escape(str(value)) for key, value in of_config.items()},
@@ -138,9 +139,14 @@ def read_intervals(path: str | Path) -> dict[str, Any]:
         UserError: the file is none.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {"clusters": found["cluster"], "figures": dict(found["figures"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = parse_json(Path(path).read_bytes(), path)
+        for figure in found["figures"].values():
+            numbers = (figure["value"], *(figure.get("interval") or ()))
+            known = [number for number in numbers if number is not None]
+            if len(numbers) not in (1, 3) or not all(map(math.isfinite, known)):
+                raise ValueError("a figure without numbers")
+        return {"clusters": found["cluster"], "figures": found["figures"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is not what `ulga evaluate --json` writes: {error!r}") from None
 
 
