@@ -18,7 +18,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 # Single-file modules count like packages.
 LEVELS = {
     "errors": 0, "version": 0,
-    "keys": 1, "config": 1, "drawing": 1,
+    "keys": 1, "config": 1, "drawing": 1, "folder_lock": 1,
     "layers": 2, "weights": 2, "evaluation": 2,
     "interaction": 3,
     "backbone": 4,

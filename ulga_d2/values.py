@@ -39,6 +39,7 @@ OF_THE_RUN: Valid = (
     ("OUTPUT_DIR", lambda v: v.strip(), "give the folder of the run"),
     ("DATASETS.FOLD", lambda v: v >= 0, "folds count from 0"),
     ("DATALOADER.NUM_WORKERS", lambda v: v >= 0, "give 0 or more"),
+    ("DATALOADER.TIMEOUT", lambda v: 1 <= v <= 10**6, "give 1 to 1,000,000 seconds"),
     (
         "INPUT.SQUARE_SIZE",
         lambda v: v in range(32, 16385, 32),

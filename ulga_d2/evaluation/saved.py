@@ -20,6 +20,7 @@ import yaml
 
 from ulga_d2.errors import UserError
 
+from .atomic import unfinished_path
 from .boxes import COCO_LIMIT, Prediction, Record
 from .images import check_images, is_image_id, match_images
 
@@ -327,7 +328,7 @@ class JsonList:
 
     def __init__(self, path: Path, before: str = "") -> None:
         self._path = path
-        self._unfinished = Path(f"{path}.tmp")
+        self._unfinished = unfinished_path(path)
         self._file = self._unfinished.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"
