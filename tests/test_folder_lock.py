@@ -76,10 +76,11 @@ def leave_lock(folder: Path, age: float = 0.0, **changes: object) -> Path:
     owner = folder_lock._describe_this_process()
     owner = dataclasses.replace(owner, host="elsewhere", token="other", **changes)
     path = folder / LOCK
-    path.write_text(json.dumps(dataclasses.asdict(owner)))
+    new = folder / "new"
+    new.write_text(json.dumps(dataclasses.asdict(owner)))
     then = time.time() - age
-    os.utime(path, (then, then))
-    return path
+    os.utime(new, (then, then))
+    return new.replace(path)
 
 
 def test_a_folder_in_use_is_refused_with_process_host_and_time_until_it_is_released(tmp_path):
@@ -281,8 +282,8 @@ def test_a_lock_that_was_deleted_is_made_again(tmp_path):
 def test_a_process_whose_lock_was_taken_over_ends_and_leaves_the_new_lock(tmp_path):
     other = start(tmp_path, "folder_lock.REFRESH_SECONDS = 0.2")
     path = leave_lock(tmp_path)
-    output, _ = other.communicate(timeout=30)
-    assert other.returncode == folder_lock.LOST_CODE
+    assert other.wait(timeout=30) == folder_lock.LOST_CODE
+    output = other.stdout.read()
     assert f"error: OUTPUT_DIR {tmp_path} has been taken over by process {os.getpid()}" in output
     assert "elsewhere" in path.read_text()
 
