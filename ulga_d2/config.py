@@ -287,9 +287,7 @@ def stated_intensity(config: str) -> tuple[Any, Any]:
 
     Without the keys, which older versions did not write, files had their full range.
     """
-    import yaml
-
-    stated = value_of(yaml.safe_load(config), "INPUT")
+    stated = value_of(parse_config(config, "the checkpoint"), "INPUT")
     return stated.get("INTENSITY", "full"), stated.get("INTENSITY_RANGE", [])
 
 

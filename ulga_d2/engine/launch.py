@@ -114,6 +114,17 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         UserError: anything in the arguments, the config, the data or the machine that the user can
             mend; found before any long work wherever possible.
     """
+    from ..folder_lock import release_locks
+    from .signals import StopSignals, stop_now
+
+    try:
+        with StopSignals(grace=1) as signals, signals.at_once(stop_now):
+            return _main(args)
+    finally:
+        release_locks()
+
+
+def _main(args: argparse.Namespace) -> dict[str, Any]:
     from detectron2.utils import comm
 
     start = time.perf_counter()
@@ -122,12 +133,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         source = f"the last checkpoint of {cfg.OUTPUT_DIR}" if args.resume else cfg.MODEL.WEIGHTS
         results = _evaluate_only(cfg, data, state, source)
     else:
-        from .run_folder import write_config
+        from .run_folder import finished_results, write_config
         from .trainer import Trainer
 
-        trainer = Trainer(cfg, data, state, resume=args.resume)
-        write_config(cfg)  # only now is it known that the checkpoint fits
-        results = _train(trainer)
+        results = comm.all_gather(finished_results(cfg, state))[0] if args.resume else None
+        if results is None:
+            trainer = Trainer(cfg, data, state, resume=args.resume)
+            write_config(cfg)  # only now is it known that the checkpoint fits
+            results = _train(trainer)
     if comm.is_main_process():
         _log_summary(cfg, results, time.perf_counter() - start)
     return results
