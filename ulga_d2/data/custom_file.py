@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from .builtin import LOADERS
+from .formats.classes import clean_class_names
 from .formats.csv_boxes import COLUMNS
 from .patterns import check_pattern
 
@@ -177,7 +178,7 @@ def _class_names(path: Path, content: dict) -> tuple[str, ...] | None:
     is_list = isinstance(names, list) and names
     if not is_list or not all(type(name) in (str, int) and str(name).strip() for name in names):
         raise UserError(f"{path}: class_names must be a list of names, in quotes if need be")
-    texts = tuple(str(name).strip() for name in names)
+    texts = clean_class_names(map(str, names), path)
     if len(set(texts)) < len(texts):
         raise UserError(f"{path}: a class name stands twice in {str(list(texts))[:200]}")
     return texts
