@@ -76,8 +76,8 @@ def load_nih_chest_xray(
     """
     check_root(root, "NIH Chest X-ray")
     box_file = find_file(root, BOX_FILE)
-    images = _images_by_name(root)
     report = DataReport.for_classes(CLASS_NAMES)
+    images = _images_by_name(root, report)
     boxes = _read_boxes(box_file)
     found = {"boxes": sum(map(len, boxes.values())), "images with boxes": len(boxes)}
     compare_with_release(root, found, RELEASE, report)
@@ -106,10 +106,12 @@ def _split(image_name: str) -> str:
     return split_of(patient_of(image_name), SHARES)
 
 
-def _images_by_name(root: Path) -> dict[str, Path]:
+def _images_by_name(root: Path, report: DataReport) -> dict[str, Path]:
     """Return every PNG under `root` by name: archives unpack into one folder, or twelve."""
     images: dict[str, Path] = {}
-    for path in walk_folder(root).files:
+    walk = walk_folder(root)
+    walk.note_unread(walk.files, report)
+    for path in walk.files:
         if not _IMAGE_NAME.fullmatch(path.name):
             continue
         if path.name in images:

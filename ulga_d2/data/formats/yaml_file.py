@@ -15,7 +15,7 @@ _MOST_CHARACTERS = 200_000
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without aliases and without keys that stand twice."""
+    """PyYAML's safe loader, without aliases, keys that stand twice, and numbers in disguise."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         # A few aliases of aliases stand for a text of any length.
@@ -34,6 +34,22 @@ class _Loader(yaml.SafeLoader):
                 None, None, f"one of the keys {keys[:200]} stands twice", node.start_mark
             )
         return mapping
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        # 010 is 8, 1_0 is 10 and 1:30 is 90; where they are names, nobody means that.
+        value = super().construct_yaml_int(node)
+        if node.value not in (str(value), f"+{value}"):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{node.value[:50]} would be read as the number {str(value)[:50]}; put it in "
+                "quotes, or write the number",
+                node.start_mark,
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(path: Path) -> Any:
