@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 from ...errors import UserError
 from ..report import Faults
+from .classes import clean_class_name
 from .numbers import number_fault, read_flag, stated_size
 from .text import read_bytes, read_text
 
@@ -190,6 +191,10 @@ def _add_object(element: ElementTree.Element, path: str, file: VocFile, faults: 
 def _fault(element: ElementTree.Element, name: str, texts: Mapping[str, str]) -> str | None:
     if not name:
         return "has no name; write its class"
+    try:
+        clean_class_name(name)
+    except ValueError as error:
+        return str(error)
     if len(element.findall("name")) > 1:
         return "has two names; write one class"
     if not any(texts.values()):

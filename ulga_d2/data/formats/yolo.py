@@ -15,6 +15,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..record import LoadedSplit
 from ..report import DataReport, Faults, shortened
+from .classes import clean_class_names
 from .files import READABLE_SUFFIXES, ImageFolder, files_by_stem
 from .images import ImageEntry, make_records
 from .listed import TWICE, find_listed, read_list
@@ -237,13 +238,15 @@ def class_names_of(class_file: Path, content: object) -> tuple[str, ...]:
         raise UserError(
             f"{class_file}: a class name is not text in {_shown(names)}; put it in quotes"
         )
-    names = [str(name).strip() for name in names]
+    names = clean_class_names(map(str, names), class_file)
+    if "" in names:
+        raise UserError(f"{class_file}: class {names.index('')} has no name; write it")
     if len(set(names)) != len(names):
-        raise UserError(f"{class_file}: a class name stands twice in {_shown(names)}")
+        raise UserError(f"{class_file}: a class name stands twice in {_shown(list(names))}")
     count = content.get("nc", len(names))
     if count != len(names):
         raise UserError(f"{class_file}: nc is {_shown(count)}, but {len(names)} names follow")
-    return tuple(names)
+    return names
 
 
 def _shown(value: object) -> str:
