@@ -274,7 +274,7 @@ def test_corners_that_are_fractions_are_refused_with_the_unit(tmp_path):
         "./JPEGImages/a.png",
         "./JPEGImages/a.png ./Annotations/a.xml",
         "JPEGImages/a.png\tAnnotations/a.xml",
-        r"C:\set\JPEGImages\a.png",
+        r"D:\set\JPEGImages\a.png",
         "/mnt/disk/VOC2007/JPEGImages/a.png",
     ],
 )
