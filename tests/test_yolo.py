@@ -335,3 +335,32 @@ def test_a_listed_image_of_another_folder_is_not_taken_for_one_of_the_same_name(
     write_yolo(tmp_path, {"a": GOOD}, split="val")
     with pytest.raises(UserError, match="missing or unreadable"):
         read_listed(tmp_path, ["images/val/a.png"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 " + "0.5 " * 5_000_000, r"a\.txt has more than the 16,000,000 bytes that are read"),
+        (f"{GOOD}\n" * 50_001, r"a\.txt: 50,001 lines, more than 50,000"),
+    ],
+)
+def test_label_files_that_are_far_too_large_are_refused(tmp_path, text, message):
+    write_yolo(tmp_path, {"a": text})
+    with pytest.raises(UserError, match=message):
+        load_brain_tumor(tmp_path, "train")
+
+
+def test_an_outline_that_would_take_gigabytes_gets_no_mask(tmp_path):
+    write_yolo(tmp_path, {"a": "0 " + "0 0 1 1 " * 100_000})
+    loaded = load_brain_tumor(tmp_path, "train")
+    assert boxes_of(loaded.records[0]) == [[0, 0, WIDTH, HEIGHT]]
+    reason = next(
+        reason for reason in loaded.report.reasons if "masks that cannot be used" in reason
+    )
+    assert "far longer than the image allows" in loaded.report.places[reason][0]
+
+
+def test_a_line_that_is_no_path_is_refused(tmp_path):
+    write_yolo(tmp_path, {"a": GOOD})
+    with pytest.raises(UserError, match=r"a line of more than 4,096 characters"):
+        read_listed(tmp_path, ["a/" * 100_000])

@@ -9,6 +9,8 @@ For example::
     splits:
       train: {images: JPEGImages, annotations: Annotations, list: ImageSets/Main/train.txt}
       val: {images: JPEGImages, annotations: Annotations, list: ImageSets/Main/val.txt}
+
+An Ultralytics data.yaml and Darknet's obj.data are read as they are.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ from ...errors import UserError
 from ..report import DataReport
 from .text import read_text
 
+# A list of a million images has less.
+MAX_BYTES = 100_000_000
+LONGEST_LINE = 4096
 _DRIVE = re.compile(r"^[A-Za-z]:(?=[\\/])")
 CUT = "listed paths found behind the folders that lead there on another machine"
 TWICE = "images listed twice read once"
@@ -22,8 +25,13 @@ def read_list(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read or lists nothing.
     """
-    lines = [line.strip() for line in read_text(str(path)).splitlines()]
+    lines = [line.strip() for line in read_text(str(path), MAX_BYTES).splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
+    if any(len(line) > LONGEST_LINE for line in lines):
+        raise UserError(
+            f"{path} has a line of more than {LONGEST_LINE:,} characters, which is no path; is it "
+            "the right file?"
+        )
     if not lines:
         raise UserError(f"{path} lists no image; write one image a line")
     return lines

@@ -8,6 +8,9 @@ from pycocotools import mask as run_lengths
 # checked before it sees them.
 _DIGITS = 5
 _MAX_DIGITS = 7
+# It stores each pixel of an outline's way. No sound outline passes every pixel twice.
+_LONGEST_OUTLINE = 5_000_000
+_SHORT_OUTLINE = 10_000
 
 
 def compress_mask(segmentation: list | dict, size: tuple[int, int]) -> dict[str, object]:
@@ -59,6 +62,10 @@ def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
         side = size[1 - position % 2]
         if not -side <= value <= 2 * side:
             raise ValueError("a polygon lies far outside the image")
+    longest = min(max(2 * size[0] * size[1], _SHORT_OUTLINE), _LONGEST_OUTLINE)
+    steps = zip(polygon, polygon[2:] + polygon[:2], strict=True)
+    if sum(abs(start - end) for start, end in steps) > 2 * longest:
+        raise ValueError("the outline of a polygon is far longer than the image allows")
 
 
 def _is_number(value: object) -> bool:

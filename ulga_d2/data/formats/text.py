@@ -33,13 +33,17 @@ def read_bytes(path: str, limit: int | None = None) -> bytes:
     return data
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, limit: int | None = None) -> str:
     """Return the text of a file in UTF-8 (with or without mark), else in cp1252 with a warning.
 
+    Args:
+        path: the file.
+        limit: the most bytes that it may have; None for any number.
+
     Raises:
-        UserError: the file cannot be read or is not text.
+        UserError: the file cannot be read, is larger or is not text.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, limit)
     if b"\0" in data:
         raise UserError(f"{path} is not a text file in UTF-8; save it as UTF-8 text")
     try:

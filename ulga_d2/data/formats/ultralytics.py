@@ -37,6 +37,7 @@ _USED = {*SPLITS, "path", "names", "nc", "kpt_shape"}
 _GENERIC = {"data", "dataset", "obj"}
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.-]+")
 _MOST_KEYPOINTS = 1000
+_MAX_NAMES_BYTES = 1_000_000  # of obj.names
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def _darknet_names(path: Path, content: Mapping[str, str]) -> tuple[str, ...]:
     file = path.parent / _darknet_file(path, content.get("names", "obj.names"))
     if not os.path.isfile(file):
         raise UserError(f"{path}: names leads to {file}, which is no file; correct it")
-    names = read_text(str(file)).rstrip().split("\n")
+    names = read_text(str(file), _MAX_NAMES_BYTES).rstrip().split("\n")
     return class_names_of(file, {"names": names, "nc": _count(path, content, len(names))})
 
 

@@ -27,6 +27,9 @@ from .yolo_line import Units, YoloLine, parse_line
 NO_LABELS = "images without label file taken as background"
 OUTLINES = "outlines read as the box around them, and as a mask"
 FOUR_POINTS = "oriented boxes or polygons of four points read as the box around them, and as a mask"
+# Of one label file; 50,000 boxes have less than 3 MB, and outlines have more numbers.
+MAX_BYTES = 16_000_000
+MAX_LINES = 50_000
 KEYPOINTS = "keypoints behind boxes not read"
 LOST_LABELS = "label files without image skipped"
 OTHER_TEXTS = "text files that hold no labels skipped"
@@ -162,10 +165,14 @@ def note_orphans(
 
 def _holds_labels(path: Path) -> bool:
     """Tell a label file, which may be empty, from a list of classes or images and from notes."""
-    lines = [line for line in read_text(str(path)).splitlines() if line.strip()]
-    if not lines:
+    try:
+        text = read_text(str(path), MAX_BYTES)
+    except UserError:
+        return False
+    first = text.strip().split("\n", 1)[0]
+    if not first:
         return True
-    fields = lines[0].split()
+    fields = first.split()
     return len(fields) >= 5 and all(map(_is_number, fields))
 
 
@@ -257,8 +264,14 @@ def _read_labels(
     path: Path | None, class_names: tuple[str, ...], keypoints: int, faults: Faults
 ) -> list[YoloLine]:
     """Return the sound lines of a label file."""
+    if path is None:
+        return []
+    texts = read_text(str(path), MAX_BYTES).splitlines()
+    if len(texts) > MAX_LINES:
+        faults.add(str(path), f"{len(texts):,} lines, more than {MAX_LINES:,}; is it a label file?")
+        return []
     lines = []
-    for number, text in enumerate(read_text(str(path)).splitlines() if path else (), start=1):
+    for number, text in enumerate(texts, start=1):
         fields = text.split()
         if not fields:
             continue

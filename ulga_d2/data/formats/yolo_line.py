@@ -75,10 +75,14 @@ def parse_line(
     if not category.is_integer() or not 0 <= category < len(class_names):
         return (
             f"class {fields[0][:20]} is not among the {len(class_names)} names "
-            f"(0 to {len(class_names) - 1}: {', '.join(class_names)}); correct it or the names"
+            f"(0 to {len(class_names) - 1}: {_some(class_names)}); correct it or the names"
         )
     numbers = tuple(map(float, fields[1 : len(fields) - keypoints]))
     return YoloLine(int(category), numbers, path)
+
+
+def _some(class_names: Sequence[str]) -> str:
+    return ", ".join([*class_names[:20], *(["..."] if len(class_names) > 20 else [])])
 
 
 def _number_fault(text: str, *, is_class: bool) -> str | None:
