@@ -1,4 +1,4 @@
-"""A run that is resumed on other data than before says so, and never goes on with them by itself."""
+"""A run that is resumed on other data than before says so, and never does so by itself."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ def test_a_resumed_run_warns_with_both_counts(changed):
     boxes = sum(len(record["annotations"]) for record in data.train)
     assert (before["images"], len(data.train)) == (10, 12)
     log = (changed / "log.txt").read_text()
-    assert (
-        f"the training data are not those of the checkpoint: 10 images with {before['boxes']} boxes "
-        f"before and 12 images with {boxes} boxes now" in log
-    )
+    counts = f"10 images with {before['boxes']} boxes before and 12 images with {boxes} boxes now"
+    assert f"the training data are not those of the checkpoint: {counts}" in log
 
 
 @pytest.mark.parametrize(
