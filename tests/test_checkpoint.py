@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_checkpoint_damage import tiny_state
 
 from ulga_d2.engine.checkpoint import remove_old, save_checkpoint
 from ulga_d2.engine.datasets import check_same_classes
@@ -16,7 +17,7 @@ from ulga_d2.weights.checkpoint import load_checkpoint, load_last
 
 
 def test_a_failed_save_leaves_the_previous_checkpoint_in_force(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, "model_0000001.pth", {"iteration": 1})
+    save_checkpoint(tmp_path, "model_0000001.pth", tiny_state(1))
 
     def fail_halfway(_state, file):
         file.write(b"half")
@@ -24,7 +25,7 @@ def test_a_failed_save_leaves_the_previous_checkpoint_in_force(tmp_path, monkeyp
 
     monkeypatch.setattr(torch, "save", fail_halfway)
     with pytest.raises(UserError, match=r"model_0000002\.pth could not be written: disk full"):
-        save_checkpoint(tmp_path, "model_0000002.pth", {"iteration": 2})
+        save_checkpoint(tmp_path, "model_0000002.pth", tiny_state(2))
     assert load_last(tmp_path)[1]["iteration"] == 1
     assert not list(tmp_path.glob("*.tmp"))
 

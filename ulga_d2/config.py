@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 
@@ -25,7 +25,7 @@ _TYPE_MISMATCH = re.compile(
 )
 
 _MOST_FILES = 50  # of one config, counted as often as they are named; ours have at most ten
-_MOST_VALUES = 10_000  # of one file; detectron2's whole config has some 300
+_MOST_BYTES = 1_000_000  # of a config with its bases
 
 
 def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
@@ -78,6 +78,8 @@ def own_or_given(config_file: str) -> str:
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
     config_file = own_or_given(config_file)
+    if os.path.isdir(config_file):
+        raise UserError(f"config file {config_file!r} is a folder; give a YAML file")
     if not os.path.isfile(config_file):
         raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
     _check_chain(cfg, config_file)
@@ -86,25 +88,61 @@ def _merge_file(cfg: CfgNode, config_file: str) -> None:
 
 
 def _check_chain(cfg: CfgNode, config_file: str) -> None:
-    """Refuse, before it is merged, a file whose aliases or `_BASE_` files grow without end."""
-    waiting = [config_file]
+    """Refuse, before it is merged, a file that is no config, or has a base that is none."""
+    waiting, size = [config_file], 0
     for number, file in enumerate(waiting):
         if number == _MOST_FILES:
             raise UserError(
                 f"{config_file}: more than {_MOST_FILES} files by _BASE_; is {file} its own base?"
             )
         if not os.path.isfile(file):
-            raise UserError(f"{config_file}: the _BASE_ file {file} does not exist")
+            raise UserError(f"{config_file}: the _BASE_ file {file!r} does not exist")
         with _readable(cfg, file):
-            found = _read_plain(file)
-            if not isinstance(found, dict):
-                raise TypeError
+            size += os.path.getsize(file)
+            if size > _MOST_BYTES:
+                raise ValueError(
+                    f"{size:,} bytes with its bases, and {_MOST_BYTES:,} are read at most; is it "
+                    "a config?"
+                )
+            found = _read_mapping(file)
         bases = found.get("_BASE_", [])
         bases = bases if isinstance(bases, list) else [bases]
         if not all(isinstance(base, str) for base in bases):
             raise UserError(f"{file}: _BASE_ is {bases}; give a file name, or a list of names")
         folder = os.path.dirname(file)
         waiting += [os.path.join(folder, os.path.expanduser(base)) for base in bases]
+
+
+def _read_mapping(file: str) -> dict[str, Any]:
+    from .plain_yaml import parse_yaml
+
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8, and so no config") from None
+    found = parse_yaml(text)
+    if not isinstance(found, dict):
+        raise TypeError
+    return found
+
+
+def parse_config(text: str, source: str) -> dict[str, Any]:
+    """Return what the config that a checkpoint holds as YAML says, by nested keys.
+
+    Args:
+        text: a resolved config; it names no `_BASE_` files.
+        source: where it comes from, for messages.
+
+    Raises:
+        UserError: it is no valid YAML, or no mapping.
+    """
+    from .plain_yaml import parse_yaml
+
+    with _readable(None, f"the config in {source}"):
+        content = parse_yaml(text)
+        if not isinstance(content, dict) or "_BASE_" in content:
+            raise TypeError
+    return content
 
 
 def merge_text(cfg: CfgNode, text: str, place: str) -> None:
@@ -120,47 +158,9 @@ def merge_text(cfg: CfgNode, text: str, place: str) -> None:
     """
     from detectron2.config import CfgNode
 
+    content = parse_config(text, place)
     with _readable(cfg, f"the config in {place}"):
-        content = _plain(text)
-        if not isinstance(content, dict) or "_BASE_" in content:
-            raise TypeError
         cfg.merge_from_other_cfg(CfgNode(content))
-
-
-def _read_plain(file: str) -> Any:
-    with open(file, encoding="utf-8") as stream:
-        return _plain(stream)
-
-
-def _plain(stream: str | TextIO) -> Any:
-    import yaml
-
-    loader = yaml.SafeLoader(stream)
-    node = loader.get_single_node()
-    if node is None:
-        return {}
-    if _size(node, {}) > _MOST_VALUES:
-        raise ValueError(f"more than {_MOST_VALUES} values once its aliases are written out")
-    try:
-        return loader.construct_document(node)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"a tag does not fit its value ({error}); write it without a tag"
-        ) from None
-
-
-def _size(node: Any, sizes: dict[int, int]) -> int:
-    """Count the values below a YAML node, those of an alias each time that it is used."""
-    if id(node) not in sizes:
-        sizes[id(node)] = _MOST_VALUES + 1  # for an alias within itself
-        children = node.value if isinstance(node.value, list) else []
-        parts = [part for child in children for part in _parts(child)]
-        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
-    return sizes[id(node)]
-
-
-def _parts(child: Any) -> tuple[Any, ...]:
-    return child if isinstance(child, tuple) else (child,)
 
 
 def _near_files(config_file: str) -> str:
@@ -172,7 +172,7 @@ def _near_files(config_file: str) -> str:
 
 
 @contextlib.contextmanager
-def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
+def _readable(cfg: CfgNode | None, place: str) -> Iterator[None]:
     """Turn what yacs and PyYAML raise into one `UserError` that names the place and the cure."""
     import yaml
 
@@ -193,7 +193,7 @@ def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
         # str() of a KeyError would put its message in quotes.
         message = error.args[0] if isinstance(error, KeyError) else str(error)
         unknown = re.search(r"Non-existent(?: config)? key: (\S+)", message)
-        if unknown:
+        if unknown and cfg is not None:
             message = _unknown_key_message(cfg, unknown.group(1))
         wrong_type = _TYPE_MISMATCH.search(message)
         if wrong_type and wrong_type[1].endswith("CfgNode"):
@@ -221,7 +221,7 @@ def leaf_keys(cfg: CfgNode | dict[str, Any], prefix: str = "") -> Iterator[str]:
         if hasattr(value, "items"):
             yield from leaf_keys(value, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield f"{prefix}{name}"
 
 
 def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
@@ -229,9 +229,7 @@ def changed_settings(before: str, after: str) -> Iterator[tuple[str, Any, Any]]:
 
     A key that only one of them has is another version's, and left out.
     """
-    import yaml
-
-    old, new = yaml.safe_load(before), yaml.safe_load(after)
+    old, new = parse_config(before, "the checkpoint"), parse_config(after, "this run")
     for key in sorted({*leaf_keys(old)} & {*leaf_keys(new)}):
         values = value_of(old, key), value_of(new, key)
         if values[0] != values[1]:
@@ -242,7 +240,7 @@ def value_of(cfg: CfgNode | dict[str, Any], key: str) -> Any:
     """Return the value of a dotted key, or an empty dict where there is none."""
     value: Any = cfg
     for name in key.split("."):
-        value = value.get(name, {})
+        value = value.get(name, {}) if hasattr(value, "get") else {}
     return value
 
 
@@ -255,11 +253,20 @@ def stated_category_ids(config: str, num_classes: int) -> tuple[int, ...]:
     """Return DATASETS.CATEGORY_IDS of a resolved config as YAML text, such as a checkpoint's.
 
     Without the key, which older versions did not write, they are 1..K.
-    """
-    import yaml
 
-    stated = value_of(yaml.safe_load(config), "DATASETS.CATEGORY_IDS")
-    return tuple(stated) if stated else default_category_ids(num_classes)
+    Raises:
+        UserError: they are no whole numbers, one of each class.
+    """
+    stated = value_of(parse_config(config, "the checkpoint"), "DATASETS.CATEGORY_IDS")
+    if not stated:
+        return default_category_ids(num_classes)
+    is_list = isinstance(stated, (list, tuple)) and all(type(key) is int for key in stated)
+    if not is_list or len(set(stated)) < len(stated) or len(stated) != num_classes:
+        raise UserError(
+            f"the config in the checkpoint has DATASETS.CATEGORY_IDS {str(stated)[:200]}; give a "
+            f"checkpoint with {num_classes} different whole numbers there, one of each class"
+        )
+    return tuple(stated)
 
 
 def stated_intensity(config: str) -> tuple[Any, Any]:
@@ -267,10 +274,9 @@ def stated_intensity(config: str) -> tuple[Any, Any]:
 
     Without the keys, which older versions did not write, files had their full range.
     """
-    import yaml
-
-    stated = value_of(yaml.safe_load(config), "INPUT")
-    return stated.get("INTENSITY", "full"), stated.get("INTENSITY_RANGE", [])
+    content = parse_config(config, "the checkpoint")
+    kind, bounds = (value_of(content, f"INPUT.{key}") for key in ("INTENSITY", "INTENSITY_RANGE"))
+    return kind or "full", bounds or []
 
 
 def resolve_classes(

@@ -16,6 +16,9 @@ from ..values import check_values
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+    from torch import nn
+
+MOST_PARAMETERS = 2 * 10**9  # 32 GB with their gradients and moments; ours have at most 0.1 * 10**9
 
 # detectron2's keys that a stock trainer reads and this one does not, with what to use instead.
 OF_THE_STOCK_INPUT = "INPUT.SQUARE_SIZE and INPUT.SCALE_RANGE set the sizes"
@@ -106,11 +109,27 @@ def check_model(cfg: CfgNode) -> None:
             )
     _check_norms(cfg)
     _check_anchors(cfg)
+    model = build_empty_model(cfg)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(
+            f"the model of this config has {count:,} parameters, and {MOST_PARAMETERS:,} are taken "
+            "at most; give smaller widths, depths and tables"
+        )
+    _check_anchor_sizes(cfg, model)
+
+
+def build_empty_model(cfg: CfgNode) -> nn.Module:
+    """Build the model of a config without memory for its weights.
+
+    Raises:
+        UserError: what the builders refuse.
+    """
     trial = cfg.clone()
     trial.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"):
-            model = build_model(trial)
+            return build_model(trial)
     except KeyError as error:
         message = error.args[0] if error.args else error
         what = message if "registry" in str(message) else f"nothing in it is named {message!r}"
@@ -123,7 +142,6 @@ def check_model(cfg: CfgNode) -> None:
     except Exception as error:  # what detectron2 asserts, in its words
         kind = type(error).__name__
         raise UserError(f"the model cannot be built from this config: {kind} {error}") from None
-    _check_anchor_sizes(cfg, model)
 
 
 def _check_norms(cfg: CfgNode) -> None:
@@ -152,7 +170,7 @@ def _check_anchors(cfg: CfgNode) -> None:
             )
 
 
-def _check_anchor_sizes(cfg: CfgNode, model: torch.nn.Module) -> None:
+def _check_anchor_sizes(cfg: CfgNode, model: nn.Module) -> None:
     """Refuse anchors that leave gaps in a level's grid, or that no image can hold."""
     _, levels = _head_levels(cfg)
     rows, side = cfg.MODEL.ANCHOR_GENERATOR.SIZES, cfg.INPUT.SQUARE_SIZE

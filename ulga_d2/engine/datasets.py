@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from ..config import default_category_ids
 from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
+from ..data.fingerprint import fingerprint
 from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
@@ -53,6 +54,10 @@ class RunData:
     def epoch_length(self) -> int:
         """Number of training images, or of tiles, in an epoch."""
         return self.tiles.epoch_length if self.tiles else len(self.train)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells whether a resumed run trains on the same records."""
+        return fingerprint(self.train, exact=True)
 
 
 def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:

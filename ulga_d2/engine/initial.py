@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from ..weights.checkpoint import evaluated_weights, load_weights
+from ..weights.checkpoint import check_content, evaluated_weights, load_weights
 from ..weights.class_rows import BOX_REGRESSION, MASKS, move_class_rows
 from ..weights.detect import recognise
 from ..weights.initialise import initialise
@@ -30,7 +30,10 @@ def read_initial(path: str | Path) -> dict[str, Any] | PublicWeights:
         UserError: a file that cannot be read, or is neither of the two.
     """
     found = read_plain(path)
-    return found if is_own(found) else recognise(found, str(path))
+    if not is_own(found):
+        return recognise(found, str(path))
+    check_content(found, path)
+    return found
 
 
 def start_from(cfg: CfgNode, model: nn.Module, start: dict[str, Any] | PublicWeights) -> None:

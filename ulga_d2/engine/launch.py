@@ -118,7 +118,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     cfg, data, state = setup(args)
     if args.eval_only:
-        results = _evaluate_only(cfg, data, state)
+        source = f"the last checkpoint of {cfg.OUTPUT_DIR}" if args.resume else cfg.MODEL.WEIGHTS
+        results = _evaluate_only(cfg, data, state, source)
     else:
         from .run_folder import write_config
         from .trainer import Trainer
@@ -182,8 +183,9 @@ def setup(
     from .datasets import check_checkpoint_classes, load_run_data, resolve_intensity
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
+    from .resumable import check_same_data
     from .run_folder import open_run_folder, read_state, warn_of_changes
-    from .torchrun import goes_on, refuse_another_run
+    from .torchrun import goes_on, is_started_again, refuse_another_run
 
     cfg = read_config(args)
     goes_on_by_itself = goes_on(cfg, args)
@@ -209,16 +211,18 @@ def setup(
         refuse_another_run(cfg, state)
     if args.resume:
         warn_of_changes(cfg, state)
+        if not args.eval_only:
+            check_same_data(state, data, by_itself=is_started_again())
     return cfg, data, state
 
 
-def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
+def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any], source: str) -> dict[str, Any]:
     from ..inference.model import build_seeded_model
     from ..weights.checkpoint import evaluated_weights, load_weights
     from .evaluate import evaluate
 
     model = build_seeded_model(cfg)
-    load_weights(model, {"model": evaluated_weights(state)}, "the checkpoint to evaluate")
+    load_weights(model, {"model": evaluated_weights(state)}, source)
     return evaluate(cfg, model, data, state["iteration"])
 
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import platform
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..version import __version__
 from ..weights.checkpoint import holds_checkpoint, load_checkpoint, load_last
 from ..weights.layout import PublicWeights
 from .initial import read_initial
+from .resumable import check_resumable
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ def read_state(
             cannot be used.
     """
     if args.resume:
-        path, state = _read_last(cfg.OUTPUT_DIR)
+        path, state = _read_last(cfg, with_training=not args.eval_only)
     elif cfg.MODEL.WEIGHTS:
         path = cfg.MODEL.WEIGHTS
         state = load_checkpoint(path) if args.eval_only else read_initial(path)
@@ -119,13 +121,15 @@ def read_state(
     return state, str(path)
 
 
-def _read_last(folder: str) -> tuple[Path, dict[str, Any]]:
+def _read_last(cfg: CfgNode, *, with_training: bool) -> tuple[Path, dict[str, Any]]:
+    folder = cfg.OUTPUT_DIR
     if not holds_checkpoint(folder):
         raise UserError(
             f"--resume: {folder} holds no checkpoint; leave --resume out to start, or give the "
             "OUTPUT_DIR of the run to go on with"
         )
-    path, state = load_last(folder)
+    check = partial(check_resumable, cfg) if with_training else lambda state, path: None
+    path, state = load_last(folder, check)
     read = comm.all_gather((path.name, state["iteration"]))
     if len(set(read)) > 1:
         raise UserError(

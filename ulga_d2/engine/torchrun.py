@@ -143,12 +143,26 @@ def _is_first(store: dist.Store, message: str) -> bool:
 def goes_on(cfg: CfgNode, args: argparse.Namespace) -> bool:
     """Tell whether torchrun has started the run again, and it has left a checkpoint to go on from.
 
-    Every rank must call it: torchrun counts its restarts on each machine alone.
+    Every rank must call it.
     """
-    again = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))))
+    again = _restarts("TORCHELASTIC_RESTART_COUNT")
     if not again or args.resume or args.eval_only:
         return False
     return holds_checkpoint(cfg.OUTPUT_DIR)
+
+
+def is_started_again() -> bool:
+    """Tell whether torchrun or a scheduler (Slurm's requeue) has started the run again by itself.
+
+    Every rank must call it.
+    """
+    return any([_restarts("TORCHELASTIC_RESTART_COUNT"), _restarts("SLURM_RESTART_COUNT")])
+
+
+def _restarts(name: str) -> int:
+    """Return the most restarts that any rank knows of: torchrun counts on each machine alone."""
+    text = os.environ.get(name, "")
+    return max(comm.all_gather(int(text) if text.isdecimal() else 0))
 
 
 def refuse_another_run(cfg: CfgNode, state: dict[str, Any]) -> None:

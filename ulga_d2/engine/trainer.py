@@ -67,6 +67,7 @@ class Trainer(TrainerBase):
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self._data = data.fingerprint()
         self.evaluations: Evaluations = []
         self.recent: Recent = {}  # figures before the first iteration
         if state is not None and not resume:
@@ -202,6 +203,7 @@ class Trainer(TrainerBase):
             "evaluations": [list(pair) for pair in self.evaluations],
             "class_names": list(self.data.class_names),
             "config": self.cfg.dump(),
+            "data": self._data,
         }
 
     def _load_progress(self, state: dict[str, Any]) -> None:

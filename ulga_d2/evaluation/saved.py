@@ -8,9 +8,11 @@ made. Inside the program category ids are contiguous from 0, and image ids are t
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
 import os
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +22,9 @@ import yaml
 
 from ulga_d2.errors import UserError
 
-from .boxes import COCO_LIMIT, Prediction, Record
+from .boxes import COCO_LIMIT, Prediction, Record, check_predictions
 from .images import check_images, is_image_id, match_images
+from .mask_precision import mask_fault
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ PLACES = (
 FORMAT = "ulga_d2 predictions 1"
 # Folders from a result file up to its run folder, at most: RUN/inference/DATASET/predictions.json.
 RUN_DEPTH = 3
+
+_LEAST_UNPACKED, _MOST_GROWTH = 2**24, 50  # bytes that any file may unpack to; times its size
 
 # How the category ids of a result list without a file beside it are to be read.
 Numbering = Literal["dataset", "contiguous"]
@@ -148,6 +153,13 @@ def read_results(
                 f"{_listed(numbers)}; check which dataset the file belongs to"
             )
         item["category_id"] = numbers[key]
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
+    check_predictions(predictions, sizes, len(class_names), str(path))
+    for place, item in enumerate(predictions, start=1):
+        if "segmentation" in item:
+            fault = mask_fault(item["segmentation"], sizes[item["image_id"]])
+            if fault:
+                raise UserError(f"{path}, prediction number {place}: its segmentation {fault}")
     return predictions
 
 
@@ -216,13 +228,23 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+            content = _unpacked(content)
         found = json.loads(content)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UserError(f"{path} cannot be read as COCO's result list: {error}") from None
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise UserError(f"{path} holds no list of detections; give COCO's result format")
     return found
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Unpack what gzip has packed, unless it grows as no list of detections does."""
+    most = max(_LEAST_UNPACKED, _MOST_GROWTH * len(packed))
+    with gzip.open(io.BytesIO(packed)) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it unpacks to more than {_MOST_GROWTH} times its size")
+    return content
 
 
 def _meta_path(path: Path) -> Path:

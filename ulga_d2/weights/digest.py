@@ -25,10 +25,13 @@ def content_sha256(state: Mapping[str, Any]) -> str:
         state: tensors on any device, numbers, texts, None, lists, tuples and dicts.
 
     Raises:
-        TypeError: a value of another kind.
+        TypeError: a value of another kind, such as a sparse tensor, or a list that holds itself.
     """
     digest = hashlib.sha256()
-    _add(digest, {name: value for name, value in state.items() if name != KEY})
+    try:
+        _add(digest, {name: value for name, value in state.items() if name != KEY})
+    except RecursionError:
+        raise TypeError("a checkpoint holds a list or a dict that holds itself") from None
     return digest.hexdigest()
 
 
@@ -40,6 +43,8 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 def _add(digest: Any, value: Any) -> None:
     # Each value says its kind and length first, so that no two contents give the same bytes.
     if isinstance(value, Tensor):
+        if value.is_meta or value.is_quantized or value.layout is not torch.strided:
+            raise TypeError("a checkpoint holds a tensor that is not dense")
         digest.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(_bytes(value))
     elif isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from ..errors import UserError
 from .layout import PublicWeights
 from .position import resize
 from .report import Report, some
+from .tensor_checks import check_types
 
 BACKBONE = "backbone.bottom_up."  # where detectron2's FPN keeps the backbone of a detector
 
@@ -37,6 +38,7 @@ def initialise(model: nn.Module, public: PublicWeights) -> Report:
     if fit.has_faults():
         raise UserError("\n".join(_complaint(public, fit)))
     loaded = {BACKBONE + name: value for name, value in fit.tensors.items()}
+    check_types(loaded, state, public.place)
     model.load_state_dict({**state, **loaded}, strict=True)
     return Report(
         place=public.place,

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .tensor_checks import check_float
+
 OUTSIDE = "parts outside the backbone"
 
 
@@ -87,7 +89,11 @@ def _word(value: Any) -> str:
 def translate(
     state: Mapping[str, Tensor], layout: Layout, prefix: str, place: str
 ) -> PublicWeights:
-    """Rename the weights of a checkpoint; those whose names do not start with `prefix` are left."""
+    """Rename the weights of a checkpoint; those whose names do not start with `prefix` are left.
+
+    Raises:
+        UserError: a weight that is used is no dense tensor of finite floating-point numbers.
+    """
     tensors: dict[str, Tensor] = {}
     sources: dict[str, str] = {}
     ignored: dict[str, list[str]] = {}
@@ -97,6 +103,7 @@ def translate(
         if reason is not None:
             ignored.setdefault(reason, []).append(source)
             continue
+        check_float(source, tensor, place)
         for pattern, replacement in layout.renames:
             name = re.sub(pattern, replacement, name)
         tensors[name] = layout.adapt(name, tensor)
