@@ -23,6 +23,7 @@ from ..engine.signals import StopSignals
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
 from ..inference.device import available_cores
+from ..io import parse_json
 from ..weights.checkpoint import holds_checkpoint
 from .plan import FOLDER, SEED, Cell, Study
 from .samples import measure_samples
@@ -238,7 +239,7 @@ class Execution:
 
     def _read(self, cell: Cell) -> dict[str, Any] | None:
         note = self._note(cell)
-        return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+        return parse_json(note.read_bytes(), note) if note.is_file() else None
 
     def _write(self, cell: Cell, content: dict[str, Any]) -> None:
         write_atomically(str(self._note(cell)), json.dumps(content, indent=1).encode())
