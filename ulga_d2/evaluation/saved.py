@@ -22,6 +22,7 @@ from ulga_d2.config import parse_config
 from ulga_d2.errors import UserError
 from ulga_d2.io import parse_json
 
+from .atomic import unfinished_path
 from .boxes import COCO_LIMIT, Prediction, Record, check_predictions
 from .images import check_images, is_image_id, match_images
 from .mask_precision import mask_fault
@@ -349,7 +350,7 @@ class JsonList:
 
     def __init__(self, path: Path, before: str = "") -> None:
         self._path = path
-        self._unfinished = Path(f"{path}.tmp")
+        self._unfinished = unfinished_path(path)
         self._file = self._unfinished.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"
