@@ -171,15 +171,15 @@ def test_a_wrong_option_is_refused_with_the_cure(opts, message):
             r"'BASE_LR' is given twice, in lines 2",
         ),
         ("SOLVER: {STEPS: (1,), STEPS: (2,)}\n", r"'STEPS' is given twice, in lines 1 and 1"),
-        ("a: &a [x, x]\n" + NINE_ALIASES, r"more than 10,000 values once its aliases"),
+        ("a: &a [x, x]\n" + NINE_ALIASES, r"once its aliases are written out"),
         ("a: &a {<<: *a}\n", r"not valid YAML|nested too deeply|more than|tag"),
         ("[" * 200_000, r"nested too deeply"),
         ("{a: " * 50_000, r"nested too deeply"),
-        ("a: [" + "1, " * 20_000 + "]", r"it holds more than 10,000 values"),
+        ("a: [" + "1, " * 30_000 + "]", r"more than 20,000 values"),
         ("# " + "x" * 1_000_000, r"1,000,002 bytes .* 1,000,000 are read at most"),
-        ("SEED: 1" + "0" * 5000, r"Exceeds the limit|a tag does not fit"),
+        ("SEED: 1" + "0" * 5000, r"not valid YAML: Exceeds the limit"),
         ("", r"must hold nested `KEY: value` lines"),
-        ("\0\0\0", r"not valid YAML"),
+        ("\0\0\0", r"not valid YAML|no text"),
         ("5\n", r"must hold nested `KEY: value` lines"),
     ],
 )
@@ -201,9 +201,10 @@ def test_a_key_given_twice_in_a_base_is_refused_with_the_bases_name(tmp_path):
 
 
 def test_bases_that_are_large_together_are_refused(tmp_path):
-    for number in range(3):
-        (tmp_path / f"{number}.yaml").write_text("#" * 400_000)
-    (tmp_path / "own.yaml").write_text("_BASE_: [0.yaml, 1.yaml, 2.yaml]\n")
+    names = [f"{number}.yaml" for number in range(7)]
+    for name in names:
+        (tmp_path / name).write_text("SEED: 1\n#" + "x" * 150_000)
+    (tmp_path / "own.yaml").write_text(f"_BASE_: {names}\n")
     with pytest.raises(UserError, match=r"bytes with its bases"):
         load(tmp_path / "own.yaml")
 
@@ -211,7 +212,7 @@ def test_bases_that_are_large_together_are_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00S", b"\x89PNG\r\n\x1a\n", b"\x1f\x8b\x08"])
 def test_a_file_that_is_no_text_is_refused(tmp_path, content):
     (tmp_path / "own.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=r"own\.yaml: (it is no text in UTF-8|not valid YAML)"):
+    with pytest.raises(UserError, match=r"own\.yaml(: it is no text in UTF-8| is not valid YAML)"):
         load(tmp_path / "own.yaml")
 
 

@@ -166,6 +166,23 @@ def test_a_dependency_that_is_missing_or_out_of_range_is_named(doctor: Doctor, t
     assert not any("timm" in line for line in lines)
 
 
+def test_versions_with_published_weaknesses_are_named_with_the_fix(doctor: Doctor, tmp_path: Path):
+    packaging = Path(importlib.util.find_spec("packaging").origin).parent
+    (tmp_path / "stubs").mkdir()
+    (tmp_path / "stubs" / "packaging").symlink_to(packaging)
+    _, lines = doctor(WORKING | dist_info("torch", "2.9.1") | dist_info("pillow", "12.1.0"))
+    cure = cure_of(lines, "torch 2.9.1 is vulnerable (CVE-2026-24747: a checkpoint can run code")
+    assert cure.endswith("pip install 'torch>=2.10' torchvision")
+    cure = cure_of(lines, "pillow 12.1.0 is vulnerable (CVE-2026-25990: ")
+    assert cure.endswith("pip install 'pillow>=12.3'")
+    for name in ("torch", "pillow"):
+        (folder,) = (tmp_path / "stubs").glob(f"{name}-*.dist-info")
+        (folder / "METADATA").unlink()
+        folder.rmdir()
+    _, lines = doctor(WORKING | dist_info("torch", "2.10.0+cu130") | dist_info("pillow", "13.0.0"))
+    assert not any("vulnerable" in line for line in lines)
+
+
 def test_two_opencv_wheels_are_a_clash(doctor: Doctor):
     wheels = dist_info("opencv-python", "5.0") | dist_info("opencv-python-headless", "5.0")
     _, lines = doctor(WORKING | wheels)

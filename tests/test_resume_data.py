@@ -68,6 +68,13 @@ def test_a_run_that_is_started_again_by_itself_refuses_other_data(
         setup(tiny_args(changed, resume=resume, **options))
 
 
+def test_a_run_that_has_come_further_than_its_config_wants_is_not_scored_as_shorter(changed):
+    with pytest.raises(
+        UserError, match=r"2 iterations were done, and SOLVER\.MAX_ITER is 1; give 2"
+    ):
+        setup(tiny_args(changed, resume=True, SOLVER__MAX_ITER=1))
+
+
 def test_the_same_data_are_gone_on_with_in_silence(own_sample, tmp_path, monkeypatch):
     main(tiny_args(tmp_path / "run", **RUN))
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")

@@ -17,19 +17,20 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 # The order of imports, low to high: a package imports from lower levels and from itself.
 # Single-file modules count like packages.
 LEVELS = {
-    "errors": 0, "version": 0, "plain_yaml": 0,
-    "keys": 1, "config": 1, "drawing": 1,
-    "layers": 2, "weights": 2, "evaluation": 2,
-    "interaction": 3,
-    "backbone": 4,
-    "data": 5, "analysis": 5,
-    "": 6,  # ulga_d2/__init__.py registers backbones and datasets
-    "values": 7,
-    "inference": 8,
-    "engine": 9,
-    "model_zoo": 10, "installation": 10,
-    "study": 11,
-    "cli": 12,
+    "errors": 0, "version": 0,
+    "io": 1,
+    "keys": 2, "config": 2, "drawing": 2, "folder_lock": 2,
+    "layers": 3, "weights": 3, "evaluation": 3,
+    "interaction": 4,
+    "backbone": 5,
+    "data": 6, "analysis": 6,
+    "": 7,  # ulga_d2/__init__.py registers backbones and datasets
+    "values": 8,
+    "inference": 9,
+    "engine": 10,
+    "model_zoo": 11, "installation": 11,
+    "study": 12,
+    "cli": 13,
 }  # fmt: skip
 MODEL_SIDE = {"layers", "interaction", "weights", "backbone"}
 FORBIDDEN_ROOMS = {

@@ -88,7 +88,7 @@ def test_a_wrong_study_is_refused_with_the_key_and_the_cure(tmp_path, changes, m
 def test_a_study_never_runs_code(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("seeds: !!python/object/apply:os.system ['touch canary']")
-    with pytest.raises(UserError, match="no plain YAML"):
+    with pytest.raises(UserError, match="is not valid YAML"):
         read_study(path)
     assert not Path("canary").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import codecs
 import errno
 import os
 import pickle
@@ -90,6 +91,7 @@ def test_a_call_in_a_pickle_is_refused_by_both_ways_and_never_made(save, tmp_pat
 def test_no_name_beside_the_listed_ones_is_looked_up(name, pickled, tmp_path, monkeypatch):
     module, function = name.split()
     (tmp_path / "bad.pkl").write_bytes(pickled.format(module, function).encode("latin1"))
+    codecs.lookup("raw-unicode-escape")  # Python imports it when a text is first decoded
     monkeypatch.setattr(builtins, "__import__", lambda *_, **__: pytest.fail("an import"))
     with (
         pytest.raises(UserError, match=f"the Python object {module}.{function}"),

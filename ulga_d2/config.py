@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .io import parse_yaml
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -114,13 +115,11 @@ def _check_chain(cfg: CfgNode, config_file: str) -> None:
 
 
 def _read_mapping(file: str) -> dict[str, Any]:
-    from .plain_yaml import parse_yaml
-
     try:
         text = Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8, and so no config") from None
-    found = parse_yaml(text)
+    found = parse_yaml(text, file)
     if not isinstance(found, dict):
         raise TypeError
     return found
@@ -136,13 +135,12 @@ def parse_config(text: str, source: str) -> dict[str, Any]:
     Raises:
         UserError: it is no valid YAML, or no mapping.
     """
-    from .plain_yaml import parse_yaml
-
-    with _readable(None, f"the config in {source}"):
-        content = parse_yaml(text)
-        if not isinstance(content, dict) or "_BASE_" in content:
-            raise TypeError
-    return content
+    found = parse_yaml(text, f"the config in {source}")
+    if not isinstance(found, dict) or "_BASE_" in found:
+        raise UserError(
+            f"the config in {source}: not a config; it must hold nested `KEY: value` lines"
+        )
+    return found
 
 
 def merge_text(cfg: CfgNode, text: str, place: str) -> None:
@@ -172,19 +170,10 @@ def _near_files(config_file: str) -> str:
 
 
 @contextlib.contextmanager
-def _readable(cfg: CfgNode | None, place: str) -> Iterator[None]:
-    """Turn what yacs and PyYAML raise into one `UserError` that names the place and the cure."""
-    import yaml
-
+def _readable(cfg: CfgNode, place: str) -> Iterator[None]:
+    """Turn what yacs raises into one `UserError` that names the place and the cure."""
     try:
         yield
-    except yaml.constructor.ConstructorError as error:
-        raise UserError(
-            f"{place}: {error.problem} ({str(error.problem_mark).strip()}). Configs are plain data "
-            "and never run code: write the value itself, without a tag."
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML: {error}") from None
     except (RecursionError, MemoryError):
         raise UserError(f"{place}: nested too deeply to be a config") from None
     except (AttributeError, TypeError):
@@ -193,7 +182,7 @@ def _readable(cfg: CfgNode | None, place: str) -> Iterator[None]:
         # str() of a KeyError would put its message in quotes.
         message = error.args[0] if isinstance(error, KeyError) else str(error)
         unknown = re.search(r"Non-existent(?: config)? key: (\S+)", message)
-        if unknown and cfg is not None:
+        if unknown:
             message = _unknown_key_message(cfg, unknown.group(1))
         wrong_type = _TYPE_MISMATCH.search(message)
         if wrong_type and wrong_type[1].endswith("CfgNode"):

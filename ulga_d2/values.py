@@ -48,6 +48,7 @@ OF_THE_RUN: Valid = (
     ("OUTPUT_DIR", lambda v: v.strip(), "give the folder of the run"),
     ("DATASETS.FOLD", lambda v: v >= 0, "folds count from 0"),
     ("DATALOADER.NUM_WORKERS", lambda v: 0 <= v <= 1024, "give 0 or more, at most 1024"),
+    ("DATALOADER.TIMEOUT", lambda v: 1 <= v <= 10**6, "give 1 to 1,000,000 seconds"),
     (
         "INPUT.SQUARE_SIZE",
         lambda v: v in range(32, MOST_PIXELS + 1, 32),

@@ -14,7 +14,12 @@ from ..errors import UserError
 from ..inference.device import available_cores, cpu_computes_in_bf16
 from ..installation.imports import import_facts, run_probe
 from ..installation.machine import device_facts, disk_facts, memory_facts
-from ..installation.packages import detectron2_facts, opencv_facts, range_facts
+from ..installation.packages import (
+    detectron2_facts,
+    opencv_facts,
+    range_facts,
+    vulnerability_facts,
+)
 from ..installation.report import ERROR, NOTE, OK, WARNING, Fact, print_report
 from ..version import __version__
 
@@ -44,6 +49,7 @@ def _examine() -> list[Fact]:
         *import_facts(found),
         *detectron2_facts(),
         *range_facts(),
+        *vulnerability_facts(),
         *opencv_facts(),
         *device_facts(
             found.get("device", {}).get("facts"),

@@ -113,6 +113,17 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         UserError: anything in the arguments, the config, the data or the machine that the user can
             mend; found before any long work wherever possible.
     """
+    from ..folder_lock import release_locks
+    from .signals import StopSignals, stop_now
+
+    try:
+        with StopSignals(grace=1) as signals, signals.at_once(stop_now):
+            return _main(args)
+    finally:
+        release_locks()
+
+
+def _main(args: argparse.Namespace) -> dict[str, Any]:
     from detectron2.utils import comm
 
     start = time.perf_counter()
@@ -121,12 +132,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         source = f"the last checkpoint of {cfg.OUTPUT_DIR}" if args.resume else cfg.MODEL.WEIGHTS
         results = _evaluate_only(cfg, data, state, source)
     else:
-        from .run_folder import write_config
+        from .run_folder import finished_results, write_config
         from .trainer import Trainer
 
-        trainer = Trainer(cfg, data, state, resume=args.resume)
-        write_config(cfg)  # only now is it known that the checkpoint fits
-        results = _train(trainer)
+        results = comm.all_gather(finished_results(cfg, state))[0] if args.resume else None
+        if results is None:
+            trainer = Trainer(cfg, data, state, resume=args.resume)
+            write_config(cfg)  # only now is it known that the checkpoint fits
+            results = _train(trainer)
     if comm.is_main_process():
         _log_summary(cfg, results, time.perf_counter() - start)
     return results
@@ -183,7 +196,7 @@ def setup(
     from .datasets import check_checkpoint_classes, load_run_data, resolve_intensity
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
-    from .resumable import check_same_data
+    from .resumable import check_length, check_same_data
     from .run_folder import open_run_folder, read_state, warn_of_changes
     from .torchrun import goes_on, is_started_again, refuse_another_run
 
@@ -212,6 +225,7 @@ def setup(
     if args.resume:
         warn_of_changes(cfg, state)
         if not args.eval_only:
+            check_length(cfg, state)
             check_same_data(state, data, by_itself=is_started_again())
     return cfg, data, state
 

@@ -18,8 +18,9 @@ from detectron2.utils import comm
 
 from ..config import changed_settings
 from ..errors import UserError
+from ..folder_lock import exit_now
 from ..weights.checkpoint import holds_checkpoint
-from .distributed import check_processes, join_group, leave, run_rank
+from .distributed import check_processes, join_group, run_rank
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -95,14 +96,14 @@ def run_started(
             join_group(args, device, store=store, rank=rank, world_size=world_size)
     except UserError as error:
         tell(str(error))
-        leave(2)
+        exit_now(2)
     try:
         run_rank(main, args, tell)
     except KeyboardInterrupt:
-        leave(130)
+        exit_now(130)
     except Exception:  # told here, because the interpreter's own end is skipped
         traceback.print_exc()
-        leave(1)
+        exit_now(1)
 
 
 def unused_part(store: dist.Store, rank: int, world_size: int) -> dist.Store:

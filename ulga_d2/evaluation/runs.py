@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tabulate import tabulate
 
+from ulga_d2.config import parse_config
 from ulga_d2.errors import UserError
+from ulga_d2.io import parse_json
 
 from .average_precision import headline, shown_name
 from .boxes import COCO_LIMIT
@@ -83,8 +84,8 @@ def read_run(folder: str | Path) -> Run:
     if not config_file.is_file():
         raise UserError(f"{folder} is no run folder: it has no config.yaml")
     try:
-        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = parse_config(config_file.read_text(encoding="utf-8"), str(config_file))
+    except UnicodeDecodeError as error:
         raise UserError(f"{config_file} is no YAML file: {error}") from None
     log = folder / "metrics.json"
     lines = _read_lines(log)
@@ -102,7 +103,7 @@ def _read_lines(log: Path) -> list[dict[str, float]]:
         for text in log.read_text(encoding="utf-8").splitlines():
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(line, dict) and "iteration" in line:
                 lines.append(line)
@@ -111,14 +112,20 @@ def _read_lines(log: Path) -> list[dict[str, float]]:
 
 def _read_figures(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        figures = parse_json(path.read_bytes(), path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing: the run has not been evaluated; let it end, or evaluate it with "
             "--eval-only"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON file: {error}; evaluate the run again") from None
+    fits = isinstance(figures, dict) and all(
+        value is None or isinstance(value, (int, float))
+        for name, value in figures.items()
+        if name != "reasons"
+    )
+    if not fits or not isinstance(figures.get("reasons", {}), dict):
+        raise UserError(f"{path} holds no figures of a run; evaluate the run again")
+    return figures
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -144,7 +151,8 @@ def _experiment(config: Mapping[str, Any]) -> str:
         node = copy
         for part in nodes:
             node = node.get(part, {})
-        node.pop(key, None)
+        if isinstance(node, dict):
+            node.pop(key, None)
     return json.dumps(copy, sort_keys=True)
 
 

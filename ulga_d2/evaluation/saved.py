@@ -8,20 +8,21 @@ made. Inside the program category ids are contiguous from 0, and image ids are t
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import logging
 import os
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from ulga_d2.config import parse_config
 from ulga_d2.errors import UserError
+from ulga_d2.io import parse_json
 
+from .atomic import unfinished_path
 from .boxes import COCO_LIMIT, Prediction, Record, check_predictions
 from .images import check_images, is_image_id, match_images
 from .mask_precision import mask_fault
@@ -36,10 +37,9 @@ PLACES = (
     "detections.json.gz",
 )
 FORMAT = "ulga_d2 predictions 1"
+MOST_RATIO = 40  # of a list to its gzip file, above MOST_RATIO MiB; ours have 5 to 10
 # Folders from a result file up to its run folder, at most: RUN/inference/DATASET/predictions.json.
 RUN_DEPTH = 3
-
-_LEAST_UNPACKED, _MOST_GROWTH = 2**24, 50  # bytes that any file may unpack to; times its size
 
 # How the category ids of a result list without a file beside it are to be read.
 Numbering = Literal["dataset", "contiguous"]
@@ -228,23 +228,23 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
-            content = _unpacked(content)
-        found = json.loads(content)
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+            content = _decompress(content)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{path} cannot be read as COCO's result list: {error}") from None
+    found = parse_json(content, path)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise UserError(f"{path} holds no list of detections; give COCO's result format")
     return found
 
 
-def _unpacked(packed: bytes) -> bytes:
-    """Unpack what gzip has packed, unless it grows as no list of detections does."""
-    most = max(_LEAST_UNPACKED, _MOST_GROWTH * len(packed))
-    with gzip.open(io.BytesIO(packed)) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it unpacks to more than {_MOST_GROWTH} times its size")
-    return content
+def _decompress(content: bytes) -> bytes:
+    """Return what gzip has compressed, unless it is far more than numbers in JSON can be."""
+    most = max(MOST_RATIO * len(content), MOST_RATIO << 20)
+    with gzip.open(BytesIO(content)) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise ValueError(f"it unpacks to more than {MOST_RATIO} times its size")
+    return found
 
 
 def _meta_path(path: Path) -> Path:
@@ -256,7 +256,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
     """Read the file beside a result list; None where there is none."""
     meta_path = _meta_path(path)
     try:
-        found = json.loads(meta_path.read_text(encoding="utf-8"))
+        found = parse_json(meta_path.read_bytes(), meta_path)
         categories = [(entry["id"], entry["name"]) for entry in found["categories"]]
         fits = isinstance(found["info"], dict) and all(_is_id(key) for key, _ in categories)
         if not fits or len(dict(categories)) < len(categories):
@@ -321,10 +321,11 @@ def _run_config(path: Path) -> dict[str, Any] | None:
         return None
     for folder in path.resolve().parents[:RUN_DEPTH]:
         try:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            file = folder / "config.yaml"
+            config = parse_config(file.read_text(encoding="utf-8"), str(file))
+        except (OSError, UnicodeDecodeError, UserError):
             continue
-        if isinstance(config, dict) and "ULGA" in (config.get("MODEL") or {}):
+        if "ULGA" in (config.get("MODEL") or {}):
             return config
     return None
 
@@ -349,7 +350,7 @@ class JsonList:
 
     def __init__(self, path: Path, before: str = "") -> None:
         self._path = path
-        self._unfinished = Path(f"{path}.tmp")
+        self._unfinished = unfinished_path(path)
         self._file = self._unfinished.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"

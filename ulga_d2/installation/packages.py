@@ -21,6 +21,13 @@ _OPENCV = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
+# package, first version without it, advisory, what a file can do
+_VULNERABLE = (
+    ("torch", "2.6", "CVE-2025-32434", "a checkpoint can run code although weights_only is set"),
+    ("torch", "2.10", "CVE-2026-24747", "a checkpoint can run code although weights_only is set"),
+    ("pillow", "12.1.1", "CVE-2026-25990", "a PSD image can write beyond a buffer"),
+    ("pillow", "12.3", "CVE-2026-59199", "huge coordinates of a crop can write beyond a buffer"),
+)
 
 
 def pip_install(*requirements: str, reinstall: bool = False) -> str:
@@ -93,6 +100,24 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def vulnerability_facts() -> list[Fact]:
+    """Name installed versions of which weaknesses are published that a later one has not."""
+    facts = []
+    for name in dict.fromkeys(name for name, *_ in _VULNERABLE):
+        version = _version(name)
+        found = [
+            row[1:]
+            for row in _VULNERABLE
+            if row[0] == name and version and not _is_in_range(version, f"{name}>={row[1]}")
+        ]
+        if found:
+            what = "; ".join(f"{advisory}: {harm}" for _, advisory, harm in found)
+            together = ("torchvision",) if name == "torch" else ()
+            cure = pip_install(f"{name}>={found[-1][0]}", *together)
+            facts.append(Fact(WARNING, f"{name} {version} is vulnerable ({what})", cure))
+    return facts
 
 
 def opencv_facts() -> list[Fact]:

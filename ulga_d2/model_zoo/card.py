@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tabulate import tabulate
 
+from ..config import parse_config
 from ..errors import UserError
 from ..evaluation.average_precision import headline
 from ..evaluation.boxes import COCO_LIMIT
+from ..io import parse_json
 from ..weights.share import SharedInfo
 
 CARD = """# {name}
@@ -85,7 +86,7 @@ def model_card(
     about = {"name": name, "folder": name, "file": file, "sha256": sha256, "licence": licence}
     return CARD.format(
         **about,
-        **_of_config(yaml.safe_load(info.config)),
+        **_of_config(parse_config(info.config, "the weights")),
         data=data,
         classes=f"A detector of {', '.join(info.class_names)}",
         iteration=f"{info.iteration:,}",
@@ -124,9 +125,14 @@ def read_intervals(path: str | Path) -> dict[str, Any]:
         UserError: the file is none.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {"clusters": found["cluster"], "figures": dict(found["figures"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = parse_json(Path(path).read_bytes(), path)
+        for figure in found["figures"].values():
+            numbers = (figure["value"], *(figure.get("interval") or ()))
+            known = [number for number in numbers if number is not None]
+            if len(numbers) not in (1, 3) or not all(map(math.isfinite, known)):
+                raise ValueError("a figure without numbers")
+        return {"clusters": found["cluster"], "figures": found["figures"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is not what `ulga evaluate --json` writes: {error!r}") from None
 
 

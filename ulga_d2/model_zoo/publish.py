@@ -14,10 +14,11 @@ import torch
 import yaml
 
 from .. import get_cfg
-from ..config import merge_config
+from ..config import merge_config, parse_config, value_of
 from ..data.fingerprint import fingerprint
 from ..engine.datasets import load_run_data
 from ..errors import UserError
+from ..io import parse_json
 from ..weights.checkpoint import evaluated_weights, load_checkpoint
 from ..weights.share import SUFFIX, SharedInfo, write_shared
 from .card import model_card, read_intervals
@@ -96,11 +97,13 @@ def _write_entry(
 def _metrics(run: Path, iteration: int) -> dict[str, float | None]:
     """Read the figures of the last evaluation, which must be that of the final weights."""
     try:
-        with open(run / "metrics.json", encoding="utf-8") as file:
-            last = json.loads(file.readlines()[-1])
-        figures = json.loads((run / "inference" / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, IndexError) as error:
+        log, final = run / "metrics.json", run / "inference" / "metrics.json"
+        last = parse_json(log.read_bytes().splitlines()[-1], log)
+        figures = parse_json(final.read_bytes(), final)
+    except (OSError, IndexError) as error:
         raise UserError(f"{run} holds no finished run: {error}") from None
+    if not isinstance(last, dict) or not isinstance(figures, dict):
+        raise UserError(f"{run} holds no figures in metrics.json; evaluate the run again")
     if last.get("iteration") != iteration:
         raise UserError(
             f"{run}: its weights are of iteration {iteration}, and its last figures of "
@@ -111,12 +114,12 @@ def _metrics(run: Path, iteration: int) -> dict[str, float | None]:
 
 def _without_places(config: str) -> str:
     """Return a config without the folders of the machine that it names."""
-    tree = yaml.safe_load(config)
+    tree = parse_config(config, "the run's checkpoint")
     for key in PLACES:
         *nodes, leaf = key.split(".")
-        node = tree
-        for part in nodes:
-            node = node[part]
+        node = value_of(tree, ".".join(nodes)) if nodes else tree
+        if not isinstance(node.get(leaf), str):
+            raise UserError(f"the run's config has no text under {key}: it is no resolved config")
         node[leaf] = Path(node[leaf]).name
     return yaml.safe_dump(tree)
 

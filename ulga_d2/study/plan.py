@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import own_or_given
 from ..errors import UserError
+from ..io import parse_yaml
 
 KEYS = {
     "about": (str, "why the study is made, in words"),
@@ -98,11 +97,12 @@ def read_study(path: str | Path) -> Study:
     """
     path = Path(own_or_given(str(path)))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"study {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"study {path} is no plain YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"study {path} is not valid YAML: {error}") from None
+    content = parse_yaml(text, f"study {path}")
     _check(path, content)
     samples = content.get("data", {})
     references = content.get("references", [])

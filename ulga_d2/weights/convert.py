@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from ..version import __version__
-from .archive import open_archive
+from .archive import Archive, open_archive
 from .detect import recognise, unwrap
 from .digest import file_sha256
 from .layout import PublicWeights
@@ -41,7 +45,7 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
     check_new(target)
     with open_archive(source) as archive:
         values = unwrap(archive.tree, str(source))
-        tensors = {name: archive.tensor(value) for name, value in values.items()}
+        tensors = _tensors(archive, values)
     state = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     public = recognise(state, str(source))
     metadata = {
@@ -53,3 +57,18 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
     }
     save_new(target, state, metadata)
     return Conversion(public, tuple(state), tuple(name for name in tensors if name not in state))
+
+
+def _tensors(archive: Archive, values: Mapping[str, Any]) -> dict[str, Tensor | None]:
+    """Return the tensors by name; one under several names is copied, as the new file keeps it."""
+    tensors: dict[str, Tensor | None] = {}
+    seen: set[int] = set()
+    for name, value in values.items():
+        tensor = archive.tensor(value)
+        if tensor is not None and tensor.data_ptr() in seen:
+            archive.take(tensor.nbytes)
+            tensor = tensor.clone()
+        tensors[name] = tensor
+        if tensor is not None and tensor.nbytes:
+            seen.add(tensor.data_ptr())
+    return tensors

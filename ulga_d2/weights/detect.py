@@ -23,6 +23,8 @@ FIRST_NAMES = (
 )
 MAX_DEPTH = 4  # levels of wrappers; a dict may even hold itself
 FAMILIES = (swin, vit, dat)
+LONGEST_NAME = 500  # characters
+MOST_BACKBONES = 20
 
 
 def unwrap(loaded: Any, place: str) -> dict[str, Any]:
@@ -59,9 +61,17 @@ def recognise(loaded: Any, place: str) -> PublicWeights:
         UserError: no known layout, or more than one backbone.
     """
     state = {k: v for k, v in unwrap(loaded, place).items() if isinstance(v, Tensor)}
+    for name in state:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise UserError(f"{place} holds a tensor called {name[:LONGEST_NAME]!a}: no weight is")
+    prefixes = _prefixes(state)
+    if len(prefixes) > MOST_BACKBONES:
+        raise UserError(
+            f"{place} holds {len(prefixes):,} backbones; keep the weights of one of them"
+        )
     found = {
         prefix: layout
-        for prefix in _prefixes(state)
+        for prefix in prefixes
         if (layout := _find_layout(_inside(state, prefix))) is not None
     }
     if not found:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import re
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.utils.file_io import PathManager
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import UserError
+from .archive import PickleError, read_saved
 from .digest import KEY, content_sha256
+from .download import WebHandler
 from .share import SUFFIX, SharedInfo, read_safetensors
+from .unpickle import RefusedError
 from .zoo import ZooHandler
 
 logger = logging.getLogger(__name__)
 
 PathManager.register_handler(ZooHandler(), allow_override=True)
+PathManager.register_handler(WebHandler(), allow_override=True)
 
 FORMAT = "ulga_d2 checkpoint 1"  # the mark in checkpoints of this project
 
@@ -45,20 +44,23 @@ def read_plain(path: str | Path) -> Any:
         local = PathManager.get_local_path(str(path))
         if local.endswith(SUFFIX):
             return _own_or_bare(*read_safetensors(local))
-        with open(local, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, before a refusal of which we say more
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        with open(local, "rb") as file:
+            state = read_saved(file)
     except UserError:
         raise
+    except RefusedError as error:
+        raise UserError(_could_run(path, f"the Python object {error}")) from None
+    except PickleError:
+        raise UserError(_could_run(path, "a pickle of Python objects")) from None
     except FileNotFoundError:
         raise UserError(f"checkpoint {path} does not exist; check its path") from None
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be opened: {error}") from None
-    except SafetensorError as error:
-        raise UserError(f"checkpoint {path} cannot be read, it is damaged: {error}") from None
     except Exception as error:  # a stream of another kind, cut or crafted, can end in any of them
-        reason = _reason(str(error), path)
-        raise UserError(f"checkpoint {path} cannot be read as plain tensors: {reason}") from None
+        raise UserError(
+            f"checkpoint {path} cannot be read as plain tensors: it is damaged, or no checkpoint "
+            f"({str(error)[:200]})"
+        ) from None
     if is_own(state):
         _check_content(state, path)
     return state
@@ -97,14 +99,9 @@ def _check_content(state: dict[str, Any], path: str | Path) -> None:
         )
 
 
-def _reason(message: str, path: str | Path) -> str:
-    found = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", message)
-    with PathManager.open(str(path), "rb") as file:
-        is_pickle = file.read(1) == pickle.PROTO
-    if not found and not is_pickle:
-        return "it is damaged, or no checkpoint"
-    what = f"the Python object {found[1]}" if found else "a pickle of Python objects"
+def _could_run(path: str | Path, what: str) -> str:
     return (
-        f"it holds {what}, and loading that could run code. `ulga weights convert {path} "
-        f"OUT{SUFFIX}` takes the tensors out of it and runs none"
+        f"checkpoint {path} cannot be read as plain tensors: it holds {what}, and loading that "
+        f"could run code. `ulga weights convert {path} OUT{SUFFIX}` takes the tensors out of it "
+        "and runs none"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +21,8 @@ from .digest import KEY, content_sha256, file_sha256
 SUFFIX = ".safetensors"
 MARK, VERSION = "ulga_d2", "weights 1"  # in the metadata of such a file
 ABOUT = "about"
+RESERVED = "__metadata__"  # in the header of such a file, beside the names of tensors
+MOST_HEADER = 8 * 2**20  # bytes; about 100 a tensor
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ def save_new(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, s
     """
     check_new(path)
     path = Path(path)
+    if RESERVED in tensors:
+        raise UserError(
+            f"{path} cannot be written: a tensor is called {RESERVED}, a name that the format "
+            "keeps for itself; rename it where it comes from"
+        )
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".weights_") as folder:
             unfinished = Path(folder) / path.name
@@ -94,14 +102,17 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], SharedInfo | 
         path: a local file.
 
     Raises:
-        UserError: the weights are not those that were written, or the file does not say what it
-            should.
-        SafetensorError: damaged; the library checks the sizes in the header before it reads on.
+        UserError: it is damaged, the weights are not those that were written, or the file does not
+            say what it should.
         OSError: it cannot be opened.
     """
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    _check_header(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, AttributeError, KeyError) as error:  # the latter: no such type here
+        raise UserError(f"{path} cannot be read, it is damaged: {error}") from None
     if MARK not in metadata:
         return tensors, None
     if metadata[MARK] != VERSION:
@@ -113,6 +124,35 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], SharedInfo | 
     if metadata.get(KEY) != _sha256(tensors, about):
         raise UserError(f"{path} is damaged: its content is not that of its sha256. Use another")
     return tensors, _info(path, about)
+
+
+def _check_header(path: str | Path) -> None:
+    """Refuse, before the library reads it, a header that is too long or names a thing twice."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > os.fstat(file.fileno()).st_size - 8:
+            raise UserError(f"{path} cannot be read, it is damaged: its header is cut")
+        if length > MOST_HEADER:
+            raise UserError(
+                f"{path} cannot be read: its header has {length:,} bytes, and {MOST_HEADER:,} are "
+                "read at most"
+            )
+        text = file.read(length)
+    try:
+        json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)[:200]
+        raise UserError(f"{path} cannot be read, it is damaged: its header: {reason}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has {twice[:80]!r} twice")
+    return found
 
 
 def _sha256(tensors: Mapping[str, Tensor], about: str) -> str:
@@ -135,6 +175,13 @@ def _info(path: str | Path, about: str) -> SharedInfo:
             raise ValueError(f"the iteration {iteration!r}")
         if not isinstance(found["metrics"], dict) or not isinstance(found["data"], dict):
             raise ValueError("no metrics or no data")
+        metrics = [value for name, value in found["metrics"].items() if name != "reasons"]
+        if not all(value is None or _is_number(value) for value in metrics):
+            raise ValueError("metrics that are no numbers")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} does not say what it holds: its metadata have {error}") from None
     return SharedInfo(**{**found, "class_names": tuple(names)})
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < sys.float_info.max

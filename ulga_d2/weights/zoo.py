@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from detectron2.utils.file_io import PathHandler, PathManager
+from detectron2.utils.file_io import PathHandler
 
 from ..errors import UserError
 from .digest import file_sha256
+from .download import download, local_or_cached
 
 VARIABLE = "ULGA_ZOO"
 INDEX = "index.json"
+MOST_INDEX = 4 * 2**20  # bytes; some 400 an entry
+LONGEST_PATH = 500  # characters
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,38 @@ def read_index(root: str) -> dict[str, Entry]:
     url = f"{root}/{INDEX}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            local = _local_path(url, folder)
-            content = json.loads(Path(local).read_text(encoding="utf-8"))
-            return {name: _entry(name, given) for name, given in content["entries"].items()}
+            local = Path(folder) / INDEX
+            if url.startswith(("http://", "https://")):
+                download(url, local, most=MOST_INDEX)
+            else:
+                local = _local_path(url)
+            with local.open("rb") as file:
+                content = file.read(MOST_INDEX + 1)
         except OSError as error:
             raise UserError(f"{url} cannot be had: {error}; check {VARIABLE}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{url} is no index of a zoo: {error!r}") from None
+    try:
+        if len(content) > MOST_INDEX:
+            raise ValueError(f"more than {MOST_INDEX:,} bytes")
+        entries = json.loads(content)["entries"]
+        return {str(name): _entry(name, given) for name, given in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{url} is no index of a zoo: {error!r:.200}") from None
 
 
 def _entry(name: str, given: dict[str, Any]) -> Entry:
-    entry = Entry(name, given["file"], given["sha256"], given["bytes"], given["metrics"])
-    parts = Path(entry.file).parts
-    if not parts or ".." in parts or entry.file.startswith("/") or "\\" in entry.file:
-        raise ValueError(f"{name}: the file {entry.file!r} is not inside the zoo")
-    return entry
+    file, sha256, size = given["file"], given["sha256"].lower(), given["bytes"]
+    if not isinstance(file, str) or not file.isprintable() or len(file) > LONGEST_PATH:
+        raise ValueError(f"{name}: no name of a file")
+    parts = Path(file).parts
+    if not parts or ".." in parts or file.startswith("/") or "\\" in file:
+        raise ValueError(f"{name}: the file {file!r} is not inside the zoo")
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise ValueError(f"{name}: no sha256 of 64 digits")
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{name}: no number of bytes")
+    if not isinstance(given["metrics"], dict):
+        raise ValueError(f"{name}: no metrics")
+    return Entry(name, file, sha256, size, given["metrics"])
 
 
 def find_entry(name: str) -> tuple[str, Entry]:
@@ -105,8 +126,9 @@ def fetch(name: str) -> Path:
     url = f"{root}/{entry.file}"
     for is_last in (False, True):
         try:
-            local = Path(_local_path(url))
-            found = file_sha256(local)
+            local = _local_path(url, entry.bytes)
+            size = local.stat().st_size
+            found = file_sha256(local) if size == entry.bytes else f"that of {size:,} bytes"
         except OSError as error:
             raise UserError(
                 f"{url} cannot be had: {error}; try again, or check {VARIABLE}"
@@ -117,18 +139,17 @@ def fetch(name: str) -> Path:
             break
         local.unlink()  # an old or a cut one
     raise UserError(
-        f"{url} is not the file of the zoo's index: its sha256 is {found}, and {entry.sha256} was "
-        "expected. Nothing of it was read; tell whoever keeps the zoo"
+        f"{url} is not the file of the zoo's index: its sha256 is {found}, and {entry.sha256} (of "
+        f"{entry.bytes:,} bytes) was expected. Nothing of it was read; tell whoever keeps the zoo"
     )
 
 
-def _local_path(url: str, cache: str | None = None) -> str:
+def _local_path(url: str, size: int | None = None) -> Path:
     if url.startswith("hf://"):
         from .hub import local_path
 
-        return local_path(url)
-    is_local = "://" not in url
-    return PathManager.get_local_path(url, **({} if is_local else {"cache_dir": cache}))
+        return Path(local_path(url))
+    return local_or_cached(url, size=size)
 
 
 class ZooHandler(PathHandler):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
+from ...io import parse_json
 from .text import read_text
 
 
@@ -16,13 +15,4 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: the file cannot be read or is not valid JSON.
     """
-    try:
-        return json.loads(read_text(str(path)))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg}); fetch or export the file "
-            "again"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        # Numbers of thousands of digits, brackets without end.
-        raise UserError(f"{path}: not valid JSON ({error}); export the file again") from None
+    return parse_json(read_text(str(path)), path)
