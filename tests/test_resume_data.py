@@ -1,4 +1,4 @@
-"""A run that is resumed on other data says so, and never continues on them by itself."""
+"""A run that is resumed on other data than before says so, and never does so by itself."""
 
 from __future__ import annotations
 
@@ -47,10 +47,8 @@ def test_a_resumed_run_warns_with_both_counts(changed):
     boxes = sum(len(record["annotations"]) for record in data.train)
     assert (before["images"], len(data.train)) == (10, 12)
     log = (changed / "log.txt").read_text()
-    assert (
-        "the training data are not those of the checkpoint: "
-        f"10 images with {before['boxes']} boxes before and 12 images with {boxes} boxes now" in log
-    )
+    counts = f"10 images with {before['boxes']} boxes before and 12 images with {boxes} boxes now"
+    assert f"the training data are not those of the checkpoint: {counts}" in log
 
 
 @pytest.mark.parametrize(
@@ -68,6 +66,13 @@ def test_a_run_that_is_started_again_by_itself_refuses_other_data(
     options = LONGER if resume else RUN  # without --resume all settings must be those of before
     with pytest.raises(UserError, match="10 images with .* before and 12 images .*by itself"):
         setup(tiny_args(changed, resume=resume, **options))
+
+
+def test_a_run_that_has_come_further_than_its_config_wants_is_not_scored_as_shorter(changed):
+    with pytest.raises(
+        UserError, match=r"2 iterations were done, and SOLVER\.MAX_ITER is 1; give 2"
+    ):
+        setup(tiny_args(changed, resume=True, SOLVER__MAX_ITER=1))
 
 
 def test_the_same_data_are_gone_on_with_in_silence(own_sample, tmp_path, monkeypatch):

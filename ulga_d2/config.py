@@ -287,8 +287,9 @@ def stated_intensity(config: str) -> tuple[Any, Any]:
 
     Without the keys, which older versions did not write, files had their full range.
     """
-    stated = value_of(parse_config(config, "the checkpoint"), "INPUT")
-    return stated.get("INTENSITY", "full"), stated.get("INTENSITY_RANGE", [])
+    content = parse_config(config, "the checkpoint")
+    kind, bounds = (value_of(content, f"INPUT.{key}") for key in ("INTENSITY", "INTENSITY_RANGE"))
+    return kind or "full", bounds or []
 
 
 def resolve_classes(

@@ -197,7 +197,7 @@ def setup(
     from .datasets import check_checkpoint_classes, load_run_data, resolve_intensity
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
-    from .resumable import check_same_data
+    from .resumable import check_length, check_same_data
     from .run_folder import open_run_folder, read_state, warn_of_changes
     from .torchrun import goes_on, is_started_again, refuse_another_run
 
@@ -226,6 +226,7 @@ def setup(
     if args.resume:
         warn_of_changes(cfg, state)
         if not args.eval_only:
+            check_length(cfg, state)
             check_same_data(state, data, by_itself=is_started_again())
     return cfg, data, state
 

@@ -58,6 +58,20 @@ def check_resumable(cfg: CfgNode, state: dict[str, Any], path: Path) -> None:
     _check_moments(cfg, model, state, path)
 
 
+def check_length(cfg: CfgNode, state: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that has come further than its config wants it to.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    if state["iteration"] > cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"--resume: {state['iteration']} iterations were done, and SOLVER.MAX_ITER is "
+            f"{cfg.SOLVER.MAX_ITER}; give {state['iteration']} or more, or --eval-only to evaluate "
+            "the weights"
+        )
+
+
 def check_same_data(state: Mapping[str, Any], data: RunData, *, by_itself: bool) -> None:
     """Warn where a resumed run would train on other records than before.
 

@@ -23,8 +23,9 @@ from ulga_d2.errors import UserError
 from ulga_d2.io import parse_json
 
 from .atomic import unfinished_path
-from .boxes import COCO_LIMIT, Prediction, Record
+from .boxes import COCO_LIMIT, Prediction, Record, check_predictions
 from .images import check_images, is_image_id, match_images
+from .mask_precision import mask_fault
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,13 @@ def read_results(
                 f"{_listed(numbers)}; check which dataset the file belongs to"
             )
         item["category_id"] = numbers[key]
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
+    check_predictions(predictions, sizes, len(class_names), str(path))
+    for place, item in enumerate(predictions, start=1):
+        if "segmentation" in item:
+            fault = mask_fault(item["segmentation"], sizes[item["image_id"]])
+            if fault:
+                raise UserError(f"{path}, prediction number {place}: its segmentation {fault}")
     return predictions
 
 
