@@ -61,23 +61,25 @@ def check_predictions(
         fault = _fault(prediction, image_ids, num_classes)
         if fault is not None:
             image = prediction.get("image_id")
-            raise UserError(f"prediction number {number} (image_id {image!r}): {fault}")
+            raise UserError(f"prediction number {number} (image_id {image!r:.80}): {fault}")
 
 
 def _fault(prediction: Prediction, image_ids: Container[int | str], num_classes: int) -> str | None:
     if not prediction.keys() >= REQUIRED_KEYS:
         missing = ", ".join(sorted(REQUIRED_KEYS - prediction.keys()))
         return f"it has no {missing}; write COCO's result format"
+    if not isinstance(prediction["image_id"], (str, Integral)):
+        return "an image_id is a number or a text"
     if prediction["image_id"] not in image_ids:
         return _no_such_image(prediction["image_id"], image_ids)
     category = prediction["category_id"]
     if not isinstance(category, Integral) or not 0 <= category < num_classes:
         return f"category_id {category!r} is not in 0..{num_classes - 1}; number classes from 0"
-    box, score = list(prediction["bbox"]), prediction["score"]
+    box, score = prediction["bbox"], prediction["score"]
     try:
         finite = all(map(math.isfinite, [*box, score]))
-    except TypeError:
-        return f"bbox {box} and score {score!r} must be numbers"
+    except (TypeError, OverflowError):
+        return f"bbox {box!r:.80} and score {score!r:.80} must be numbers"
     if not finite:
         return (
             f"bbox {box} or score {score} is not finite: the model has diverged; "

@@ -23,6 +23,7 @@ from ulga_d2.errors import UserError
 from ulga_d2.io import parse_json
 
 from .boxes import COCO_LIMIT, Prediction, Record
+from .coco_masks import check_run_lengths
 from .images import check_images, is_image_id, match_images
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,23 @@ def read_results(
                 f"{_listed(numbers)}; check which dataset the file belongs to"
             )
         item["category_id"] = numbers[key]
+    _check_masks(predictions, path, records)
     return predictions
+
+
+def _check_masks(
+    predictions: Sequence[dict[str, Any]], path: Path, records: Sequence[Record]
+) -> None:
+    """Compress masks in place; pycocotools reads run lengths without looking at their sum."""
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
+    for place, item in enumerate(predictions, start=1):
+        key = item.get("image_id")
+        if "segmentation" not in item or not is_image_id(key) or key not in sizes:
+            continue
+        try:
+            item["segmentation"] = check_run_lengths(item["segmentation"], sizes[key])
+        except ValueError as error:
+            raise UserError(f"{path}, prediction number {place}: its mask: {error}") from None
 
 
 def _use_image_ids(
@@ -247,7 +264,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
     """Read the file beside a result list; None where there is none."""
     meta_path = _meta_path(path)
     try:
-        found = parse_json(meta_path.read_bytes(), meta_path)
+        found = json.loads(meta_path.read_bytes())
         categories = [(entry["id"], entry["name"]) for entry in found["categories"]]
         fits = isinstance(found["info"], dict) and all(_is_id(key) for key, _ in categories)
         if not fits or len(dict(categories)) < len(categories):
@@ -255,7 +272,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
         check_images(found["images"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{meta_path} does not say what {path.name} beside it holds ({error}); repair it, or "
             "move it away: image ids must be the dataset's then, and --category-ids decides"
