@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import UserError
+from ..evaluation.coco_masks import compress_mask
 from .cod10k_names import FOREGROUND, SUB_CLASSES, Name, parse_name
 from .cod10k_tree import Part, find_part
 from .cod10k_truth import Truth, open_truth
 from .formats.images import OutlinedBox
-from .formats.masks import compress_mask
 from .formats.policy import check_missing
 from .options import DEFAULT_OPTIONS, DatasetOptions
 from .progress import with_progress

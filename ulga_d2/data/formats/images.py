@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
+from ...evaluation.coco_masks import compress_mask
 from ..image_header import stored_size
 from ..progress import with_progress
 from ..record import Box, make_record
 from ..report import DataReport, Faults
 from ..size_cache import cached_sizes
-from .masks import compress_mask
 from .policy import check_missing
 
 logger = logging.getLogger(__name__)

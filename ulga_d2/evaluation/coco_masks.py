@@ -34,6 +34,23 @@ def compress_mask(segmentation: list | dict, size: tuple[int, int]) -> dict[str,
     return {"size": list(size), "counts": mask["counts"].decode("ascii")}
 
 
+def check_run_lengths(segmentation: object, size: tuple[int, int]) -> dict[str, object]:
+    """Return the mask of a result as COCO's compressed run lengths, which may cover no pixel.
+
+    Args:
+        segmentation: run lengths, compressed or not.
+        size: (height, width) of the image.
+
+    Raises:
+        ValueError: it is no mask of that size, and why.
+    """
+    if isinstance(segmentation, list):
+        raise ValueError("it is a list of polygons; masks of results are run lengths")
+    counts = _counts(segmentation, size)
+    mask = run_lengths.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return {"size": list(size), "counts": mask["counts"].decode("ascii")}
+
+
 def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise ValueError("a polygon is no list of three or more points x, y")
