@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     from ..folder_lock import release_locks
 
     try:
-        with StopSignals() as signals, signals.at_once(stop_now):
+        with StopSignals(grace=5) as signals, signals.at_once(stop_now):
             return _run(args)
     finally:
         release_locks()

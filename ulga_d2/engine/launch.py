@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     from .signals import StopSignals, stop_now
 
     try:
-        with StopSignals(grace=1) as signals, signals.at_once(stop_now):
+        with StopSignals(grace=5) as signals, signals.at_once(stop_now):
             return _main(args)
     finally:
         release_locks()

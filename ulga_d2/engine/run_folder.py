@@ -180,8 +180,8 @@ def finished_results(cfg: CfgNode, state: dict[str, Any]) -> dict[str, Any] | No
     if done != length:
         return None
     logger.info(
-        "--resume: %d of %d iterations were done. A larger SOLVER.MAX_ITER trains on; --eval-only "
-        "evaluates again",
+        "--resume: %d of %d iterations were done. Raise SOLVER.MAX_ITER to train on, or add "
+        "--eval-only to score the run again",
         done,
         length,
     )

@@ -108,8 +108,10 @@ class StopSignals:
                 try:
                     numbers = reader.recv(4096)
                 except TimeoutError:
-                    deadline = None
-                    if not self.is_acting:
+                    deadline = first[1] + self.grace  # which a long step has raised
+                    if self.is_acting:
+                        deadline = None
+                    elif time.monotonic() >= deadline:
                         _give_up(first[0], self.grace)
                     continue
                 if not numbers:
