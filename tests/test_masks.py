@@ -8,7 +8,7 @@ from data_files import HEIGHT, WIDTH, coco_content, write_coco
 from pycocotools import mask as run_lengths
 
 from ulga_d2.data.brain_tumor import load_brain_tumor
-from ulga_d2.data.formats.masks import compress_mask
+from ulga_d2.evaluation.coco_masks import compress_mask
 
 SIZE = (HEIGHT, WIDTH)
 SQUARE = [4, 2, 12, 2, 12, 12, 4, 12]

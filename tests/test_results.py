@@ -15,6 +15,7 @@ from cod10k_files import stems_of, write, write_json
 from conftest import tiny_args
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
+from pycocotools import mask as run_lengths
 
 from ulga_d2 import get_cfg
 from ulga_d2.cli.main import main as ulga
@@ -27,6 +28,7 @@ from ulga_d2.data.make_folds import make_folds
 from ulga_d2.engine.datasets import load_run_data
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
+from ulga_d2.evaluation.boxes import check_predictions
 from ulga_d2.evaluation.detection import DetectionEvaluator
 from ulga_d2.evaluation.images import image_entries
 from ulga_d2.evaluation.saved import (
@@ -433,3 +435,57 @@ def test_the_evaluator_warns_of_a_mix_up(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "ulga_d2"):
         evaluator.evaluate()
     assert "this is a mix-up of category ids" in caplog.text
+
+
+def whole_mask() -> dict:
+    return {"size": [9, 9], "counts": [0, 81]}
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        ({"size": [9_000_000, 9_000_000], "counts": [0, 81]}, "another size than the image"),
+        ({"size": [9, 9], "counts": [0, 2**40]}, "do not add up"),
+        ({"size": [9, 9], "counts": "P" * 5000}, "damaged|add up|cut off"),
+        ({"size": [9, 9], "counts": "\u00e9"}, "damaged"),
+        ({"size": [9, 9], "counts": 5}, "no whole numbers"),
+        ({"size": [9, 9]}, "no whole numbers"),
+        ([[0, 0, 5, 0, 5, 5]], "masks of results are run lengths"),
+        ("x", "neither"),
+    ],
+)
+def test_a_mask_that_is_none_of_its_image_is_refused_before_it_is_decoded(tmp_path, mask, told):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([result(7), result(7, segmentation=mask)]))
+    with pytest.raises(UserError, match=rf"x\.json, prediction number 2: its mask: .*({told})"):
+        read_results(path, RECORDS, NAMES, IDS)
+
+
+def test_masks_of_results_are_read_compressed_or_not(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([result(IDS[0], segmentation=whole_mask())]))
+    (found,) = read_results(path, RECORDS, NAMES, IDS)
+    assert run_lengths.decode(found["segmentation"]).sum() == 81
+    path.write_text(json.dumps([found | {"category_id": IDS[0]}]))
+    assert read_results(path, RECORDS, NAMES, IDS) == [found]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 200_000, b'[{"a":' * 30_000, b"[" + b"9" * 5000 + b"]", b"\xff\xfe", b"[1]",
+     gzip.compress(b" " * (60 * 2**20)), gzip.compress(b"[]")[:-9]],
+    ids=["deep", "deep dicts", "digits", "bytes", "numbers", "bomb", "cut"],
+)  # fmt: skip
+def test_a_result_list_made_to_harm_is_refused_by_name(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.json"):
+        read_results(tmp_path / "x.json", RECORDS, NAMES, IDS)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_id": [1]}, {"image_id": None}, {"bbox": 5}, {"bbox": "abcd"},
+                {"score": 10**400}, {"bbox": [[0], 0, 1, 1]}, {"score": "x"}], ids=str,
+)  # fmt: skip
+def test_a_result_of_wrong_types_is_refused_with_its_number(changes):
+    with pytest.raises(UserError, match="^prediction number 1 "):
+        check_predictions([result(0, **changes)], {1}, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,44 +29,6 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     """Return a mask (H, W) of zeros and others as COCO's compressed run lengths, fit for JSON."""
     encoded = run_lengths.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
-
-
-def mask_fault(mask: object, size: tuple[int, int]) -> str:
-    """Tell why a value from a file is no mask of an image as compressed run lengths, or "".
-
-    pycocotools reads past the end of texts that are none.
-
-    Args:
-        mask: the value.
-        size: (height, width) of the image.
-    """
-    if not isinstance(mask, Mapping) or not isinstance(mask.get("counts"), str):
-        return 'is no {"size": [height, width], "counts": text} of compressed run lengths'
-    if mask.get("size") not in ([*size], size):
-        return f"is of the size {mask.get('size')!r:.80}, and the image of {[*size]}"
-    area, runs = size[0] * size[1], _run_lengths(mask["counts"])
-    if runs is None or min(runs, default=0) < 0 or sum(runs) != area:
-        return f"has counts that are no run lengths of {area} pixels"
-    return ""
-
-
-def _run_lengths(counts: str) -> list[int] | None:
-    """Decode COCO's text of run lengths: 5 bits a letter, each run less the one two before."""
-    runs: list[int] = []
-    value = shift = 0
-    for letter in counts:
-        code = ord(letter) - 48
-        if not 0 <= code < 64 or shift > 30:
-            return None
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:  # another letter follows
-            continue
-        if code & 16:  # a negative number
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return None if shift else runs
 
 
 def mask_metrics(

@@ -24,8 +24,8 @@ from ulga_d2.io import parse_json
 
 from .atomic import unfinished_path
 from .boxes import COCO_LIMIT, Prediction, Record, check_predictions
+from .coco_masks import check_run_lengths
 from .images import check_images, is_image_id, match_images
-from .mask_precision import mask_fault
 
 logger = logging.getLogger(__name__)
 
@@ -155,12 +155,24 @@ def read_results(
         item["category_id"] = numbers[key]
     sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
     check_predictions(predictions, sizes, len(class_names), str(path))
-    for place, item in enumerate(predictions, start=1):
-        if "segmentation" in item:
-            fault = mask_fault(item["segmentation"], sizes[item["image_id"]])
-            if fault:
-                raise UserError(f"{path}, prediction number {place}: its segmentation {fault}")
+    _compress_masks(predictions, path, sizes)
     return predictions
+
+
+def _compress_masks(
+    predictions: Sequence[dict[str, Any]],
+    path: Path,
+    sizes: Mapping[int | str, tuple[int, int]],
+) -> None:
+    """Compress masks in place; pycocotools reads run lengths without looking at their sum."""
+    for place, item in enumerate(predictions, start=1):
+        if "segmentation" not in item:
+            continue
+        size = sizes[item["image_id"]]
+        try:
+            item["segmentation"] = check_run_lengths(item["segmentation"], size)
+        except ValueError as error:
+            raise UserError(f"{path}, prediction number {place}: its mask: {error}") from None
 
 
 def _use_image_ids(
@@ -256,7 +268,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
     """Read the file beside a result list; None where there is none."""
     meta_path = _meta_path(path)
     try:
-        found = parse_json(meta_path.read_bytes(), meta_path)
+        found = json.loads(meta_path.read_bytes())
         categories = [(entry["id"], entry["name"]) for entry in found["categories"]]
         fits = isinstance(found["info"], dict) and all(_is_id(key) for key, _ in categories)
         if not fits or len(dict(categories)) < len(categories):
@@ -264,7 +276,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
         check_images(found["images"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{meta_path} does not say what {path.name} beside it holds ({error}); repair it, or "
             "move it away: image ids must be the dataset's then, and --category-ids decides"

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import UserError
+from ...evaluation.coco_masks import compress_mask, mask_box
 from ..image_header import stored_size
 from ..progress import with_progress
 from ..record import Box, make_record
 from ..report import DataReport, Faults
 from ..size_cache import cached_sizes
 from .files import ImageFolder
-from .masks import compress_mask, mask_box
 from .policy import check_missing
 from .units import XYXY, starts_at_one, wrong_unit
 

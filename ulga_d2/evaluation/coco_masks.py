@@ -37,6 +37,23 @@ def compress_mask(segmentation: list | dict, size: tuple[int, int]) -> dict[str,
     return {"size": list(size), "counts": mask["counts"].decode("ascii")}
 
 
+def check_run_lengths(segmentation: object, size: tuple[int, int]) -> dict[str, object]:
+    """Return the mask of a result as COCO's compressed run lengths, which may cover no pixel.
+
+    Args:
+        segmentation: run lengths, compressed or not.
+        size: (height, width) of the image.
+
+    Raises:
+        ValueError: it is no mask of that size, and why.
+    """
+    if isinstance(segmentation, list):
+        raise ValueError("it is a list of polygons; masks of results are run lengths")
+    counts = _counts(segmentation, size)
+    mask = run_lengths.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return {"size": list(size), "counts": mask["counts"].decode("ascii")}
+
+
 def mask_box(
     segmentation: list | dict, mask: dict[str, object]
 ) -> tuple[float, float, float, float]:
