@@ -99,12 +99,12 @@ def test_pixels_are_upright_and_of_full_depth(tmp_path):
     assert len(np.unique(image)) == HEIGHT * WIDTH
 
 
-def test_an_empty_mask_is_a_slice_without_box(tmp_path):
+def test_a_slice_with_an_empty_mask_is_no_negative_but_left_out(tmp_path):
     write_slice(tmp_path / "1.mat", mask=0 * MASK)
     write_folds(tmp_path / "cvind.mat", [1])
     loaded = load_brain_tumor(tmp_path, "train")
-    assert loaded.records[0]["annotations"] == []
-    assert loaded.report.reasons == {"slices with an empty mask kept without box": 1}
+    assert loaded.records == []
+    assert loaded.report.reasons == {"slices with an empty mask left out": 1}
 
 
 @pytest.mark.parametrize(

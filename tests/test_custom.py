@@ -130,6 +130,11 @@ def test_via_splits_share_the_classes_of_both_files(tmp_path):
         ({"class_names": "ring"}, r"class_names must be a list of names"),
         ({"class_names": [True]}, r"class_names must be a list of names, in quotes"),
         ({"class_names": ["a", "a"]}, r"a class name stands twice"),
+        ({"class_names": ["a", "a "]}, r"a class name stands twice"),
+        ({"class_names": [1.5]}, r"class_names must be a list of names, in quotes"),
+        ({"class_names": ["a\x07"]}, r"the class name 'a\\x07' holds control characters"),
+        ({"voc_base": 2}, r"voc_base is '2'; write 1 where the first pixel is 1"),
+        ({"voc_base": True}, r"voc_base is 'True'"),
         ({"patient": "("}, r"patient '\(' is no pattern"),
         ({"patient": "a"}, r"has 0 groups; put the part of the path"),
     ],
@@ -158,6 +163,11 @@ def test_a_faulty_description_is_refused_with_the_key_and_the_cure(tmp_path, cha
         ("[" * 5000, r"not valid YAML: nested too deeply"),
         ("# long\n" * 100_000, r"has more than the 200,000 characters"),
         ("a: " + "9" * 5000, r"not valid YAML: Exceeds the limit"),
+        ("format: voc\nformat: yolo", r"the key 'format' is given twice"),
+        ("names: [010, 2]", r"010 would be read as the number 8; put it in quotes"),
+        ("names: [1_0]", r"1_0 would be read as the number 10"),
+        ("names: [1:30]", r"1:30 would be read as the number 90"),
+        ("{" * 90_000, r"not valid YAML"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused(tmp_path, text, message):
@@ -175,3 +185,51 @@ def test_the_root_is_relative_to_the_description(tmp_path, monkeypatch):
     path = write(tmp_path, {"format": "voc", "splits": VOC_SPLITS, "root": "data"})
     monkeypatch.chdir(tmp_path.parent)
     assert load_custom(path, "train").records[0]["width"] == WIDTH
+
+
+def test_the_first_pixel_of_voc_files_is_that_of_all_splits(tmp_path):
+    for split, corners in (("train", (0, 3, 10, 10)), ("val", (5, 3, 12, 12))):
+        write_voc_set(tmp_path / split, a=voc_file(voc_object(corners=corners)))
+    folders = {"images": "{}/JPEGImages", "annotations": "{}/Annotations"}
+    splits = {
+        split: {key: folder.format(split) for key, folder in folders.items()}
+        for split in ("train", "val")
+    }
+    path = write(tmp_path, {"format": "voc", "splits": splits})
+    assert boxes_of(load_custom(path, "val").records[0]) == [[5, 3, 12, 12]]
+    path = write(tmp_path, {"format": "voc", "splits": splits, "voc_base": 1})
+    assert boxes_of(load_custom(path, "val").records[0]) == [[4, 2, 12, 12]]
+
+
+def test_a_pattern_that_never_ends_is_an_error(tmp_path):
+    path = voc(tmp_path, patient="^((?:[^/]+)+)/x$")
+    for kind in ("Annotations/p1_a.xml", "JPEGImages/p1_a.png"):
+        file = tmp_path / kind
+        file.rename(file.with_stem("p" * 40))
+    (tmp_path / "train.txt").write_text("p" * 40)
+    with pytest.raises(UserError, match=r"own\.yaml: patient .* does not come to an end .* pppp"):
+        load_custom(path, "train")
+
+
+def test_annotations_beside_their_images_are_no_unread_files(tmp_path):
+    write_image(tmp_path / "all" / "a.png")
+    (tmp_path / "all" / "a.xml").write_text(voc_file(voc_object()))
+    (tmp_path / "all" / "a.txt").write_text(GOOD)
+    split = {"images": "all", "annotations": "all"}
+    path = write(tmp_path, {"format": "voc", "splits": {"train": split}})
+    assert load_custom(path, "train").report.reasons == {"files not read (.txt)": 1}
+
+
+def test_yolo_takes_a_list_of_a_splits_images(tmp_path):
+    for name in "abc":
+        write_image(tmp_path / "obj_train_data" / f"{name}.png")
+        (tmp_path / "obj_train_data" / f"{name}.txt").write_text(GOOD)
+    splits = {}
+    for split, names in (("train", "ab"), ("val", "c")):
+        lines = "".join(f"data/obj_train_data/{name}.png\n" for name in names)
+        (tmp_path / f"{split}.txt").write_text(lines)
+        folders = dict.fromkeys(("images", "labels"), "obj_train_data")
+        splits[split] = {**folders, "list": f"{split}.txt"}
+    path = write(tmp_path, {"format": "yolo", "splits": splits, "class_names": ["solid"]})
+    assert [len(load_custom(path, split).records) for split in splits] == [2, 1]
+    assert not load_custom(path, "train").report.dropped_images

@@ -229,7 +229,7 @@ def test_a_set_can_be_read_again_from_another_root(data_folder, monkeypatch, tmp
         ({"a": ""}, r"brain_tumor_train has no box in its 1 images; check"),
         (
             {"a": "0 20 10 8 8"},
-            r"no box in its 1 images \(1 boxes outside .*a\.txt, line 1\)\); .*normalised to 0..1",
+            r"has no image \(1 boxes outside .*a\.txt, line 1\); .*\); .*normalised to 0..1",
         ),
     ],
 )

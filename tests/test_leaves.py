@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 from chest_files import patients_of, write_entries, write_nih
+from coco_files import coco_dataset, write_dataset
 from conftest import CONFIGS
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from test_ccellbio import write_voc_tree
@@ -143,4 +144,20 @@ def test_a_users_own_set_is_named_by_its_yaml(tmp_path):
     assert MetadataCatalog.get("mine_val").data_report["boxes"] == {"RBC": 1, "WBC": 0}
     cfg = cfg_of("ccellbio_swin_ulga_nano", *opts, "DATASETS.TEST", "('mine_test',)")
     with pytest.raises(UserError, match=r"unknown data set mine_test; did you mean mine_"):
+        load_run_data(cfg, with_training=True)
+
+
+def test_images_of_groups_alone_are_never_trained_as_background(tmp_path):
+    content = coco_dataset(images=4, objects=2)
+    for item in content["annotations"]:
+        item["iscrowd"] = int(item["image_id"] == content["images"][0]["id"])
+    yaml_file = write_dataset(tmp_path, {"train": content, "val": content})
+    opts = ["DATASETS.CUSTOM", yaml_file, "DATASETS.TRAIN", "('own_train',)"]
+    cfg = cfg_of("ccellbio_swin_ulga_nano", *opts, "DATASETS.TEST", "('own_val',)")
+    data = load_run_data(cfg, with_training=True)
+    assert len(data.train) == 3 and len(data.test["own_val"]) == 4
+    for item in content["annotations"]:
+        item["iscrowd"] = "1"
+    write_dataset(tmp_path, {"train": content, "val": content})
+    with pytest.raises(UserError, match=r"all boxes are marked as groups \(iscrowd 1\)"):
         load_run_data(cfg, with_training=True)

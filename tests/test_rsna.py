@@ -6,8 +6,10 @@ import pytest
 from chest_files import ids_of, write_rsna
 from data_files import boxes_of
 
+from ulga_d2.data.formats.files import HIDDEN
+from ulga_d2.data.record import EMPTIED
 from ulga_d2.data.release import SAMPLE_FILE, UNLIKE_RELEASE
-from ulga_d2.data.rsna_pneumonia import load_rsna_pneumonia
+from ulga_d2.data.rsna_pneumonia import UNLISTED, load_rsna_pneumonia
 from ulga_d2.errors import UserError
 
 SICK, HEALTHY = ids_of("train", 2)
@@ -91,11 +93,28 @@ def test_repeated_negatives_and_unlisted_images_are_counted(tmp_path):
     (images / f"{unlisted}.dcm").write_bytes((images / f"{SICK}.dcm").read_bytes())
     (tmp_path / SAMPLE_FILE).write_text("{}")
     loaded = load_rsna_pneumonia(tmp_path, "train")
-    assert len(loaded.records) == 3
+    assert len(loaded.records) == 2
     assert loaded.report.reasons == {
         "repeated rows of images without boxes skipped": 1,
-        "images without a row taken as images without boxes": 1,
+        UNLISTED: 1,
     }
+    assert (loaded.report.found_images, loaded.report.dropped_images) == (3, 1)
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    images = write_rsna(tmp_path, ROWS) / "stage_2_train_images"
+    for path in [*images.iterdir()]:
+        (images / f"._{path.name}").write_bytes(b"of another system")
+    loaded = load_rsna_pneumonia(tmp_path, "train")
+    assert len(loaded.records) == 2
+    assert loaded.report.reasons[HIDDEN] == 4
+
+
+def test_a_positive_that_lost_its_boxes_is_no_negative(tmp_path):
+    row = f"{SICK},264.0,152.0,0.0,379.0,1"
+    loaded = load_rsna_pneumonia(write_rsna(tmp_path, [row, *ROWS[2:]]), "train")
+    assert [record["image_id"] for record in loaded.records] == [HEALTHY]
+    assert loaded.report.reasons[EMPTIED] == 1
 
 
 def test_the_unlabelled_test_images_are_never_read(tmp_path):

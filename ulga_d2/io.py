@@ -50,6 +50,22 @@ class _Loader(yaml.SafeLoader):
             first[value] = line
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Refuse numbers that nobody reads as YAML does: 010 is 8, 1_0 is 10 and 1:30 is 90."""
+        value = super().construct_yaml_int(node)
+        if node.value not in (str(value), f"+{value}"):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{node.value[:50]} would be read as the number {str(value)[:50]}; put it in "
+                "quotes, or write the number",
+                node.start_mark,
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def parse_yaml(text: str, place: str | Path) -> Any:
     """Return what a YAML text holds: lists, mappings, texts, numbers; None if it is empty.
@@ -115,11 +131,11 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
         place: where it comes from, for messages.
 
     Raises:
-        UserError: it is not valid JSON, is nested too deeply, or has a number of thousands of
-            digits.
+        UserError: it is not valid JSON, gives a key of an object twice, is nested too deeply, or
+            has a number of thousands of digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{place}, line {error.lineno}: not valid JSON ({error.msg}); fetch or "
@@ -127,3 +143,13 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
         ) from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not valid JSON ({error}); export the file again") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of a repeated key, `json` would silently keep the last value alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {ascii(twice)[:40]} stands twice in one object")
+    return found

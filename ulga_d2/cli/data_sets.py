@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
 from ..data.check.doctor import Settings
-from ..data.formats.text import read_text
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..errors import UserError
@@ -83,8 +81,8 @@ def find_data_set(what: str) -> DataSet:
     Raises:
         UserError: it is none of these.
     """
-    if Path(what).suffix in (".yaml", ".yml"):
-        return _own(Path(what)) if _is_own(what) else _of_config(what)
+    if Path(what).suffix in (".yaml", ".yml", ".data"):
+        return _own(Path(what)) if _is_own(Path(what)) else _of_config(what)
     if what in LOADERS:
         loaders = {split: partial(load_split, f"{what}_{split}") for split in SPLITS}
         return DataSet(what, loaders, OPTIONAL)
@@ -121,9 +119,10 @@ def _unknown(name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown data set {name}; {cure} Or name a config or a YAML of your own set.")
 
 
-def _is_own(file: str) -> bool:
-    """Tell an own set's YAML from a config by two keys that only it has."""
-    return re.search(r"^(splits|format)\s*:", read_text(file), re.MULTILINE) is not None
+def _is_own(path: Path) -> bool:
+    from ..data.custom import is_custom_file
+
+    return is_custom_file(path)
 
 
 def _own(path: Path) -> DataSet:

@@ -178,7 +178,7 @@ def load_brain_tumor(root: Path, split: str) -> LoadedSplit:
         )
     images, annotations = layout.splits[split]
     if layout.annotation_format == "COCO":
-        return read_coco(annotations, images)
+        return read_coco(annotations, images, [file for _, file in layout.splits.values()])
     if layout.annotation_format == "VIA":
         return _read_via(layout, split)
     if layout.annotation_format == "Cheng":

@@ -43,7 +43,9 @@ def load_ccellbio(root: Path, split: str, options: DatasetOptions = DEFAULT_OPTI
     if json_file.is_file():
         from .formats.coco import read_coco
 
-        return read_coco(json_file, root / split)
+        files = [json_file.with_name(f"{name}.json") for name in ("train", "val", "test")]
+        others = [file for file in files if file.is_file()]
+        return read_coco(json_file, root / split, others)
     from .formats.voc import read_image_set, read_voc
 
     names = read_image_set(names_file)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import UserError
-from ..evaluation.coco_masks import compress_mask
 from .cod10k_names import FOREGROUND, SUB_CLASSES, Name, parse_name
 from .cod10k_tree import Part, find_part
 from .cod10k_truth import Truth, open_truth
-from .formats.images import OutlinedBox
+from .formats.images import with_mask
 from .formats.policy import check_missing
 from .options import DEFAULT_OPTIONS, DatasetOptions
 from .progress import with_progress
@@ -174,7 +174,8 @@ class _Reader:
             return self._drop("camouflaged images with an empty mask dropped", path, truth)
         if truth.from_parts:
             self.report.note("images with connected parts for want of an instance mask", path)
-        return self._record(stem, path, size, self._boxes(stem, truth, size))
+        boxes = self._boxes(stem, truth, size)
+        return self._record(stem, path, size, boxes, lost=len(truth.boxes) - len(boxes))
 
     def _drop(self, reason: str, place: str, truth: Truth | None = None) -> None:
         self.report.drop_image(reason, place, boxes=len(truth.boxes) if truth else 0)
@@ -188,21 +189,15 @@ class _Reader:
             if not name.fits_its_number():
                 reason = "names that differ from their number's sub-class; the number counts"
                 self.report.note(reason, truth.place)
-        return [
-            Box(box.xyxy, category_id, box.place, box.iscrowd, self._mask(box, size), box.area)
+        boxes = [
+            with_mask(replace(box, category_id=category_id), size, self.report)
             for box in truth.boxes
         ]
+        return [box for box in boxes if box]
 
-    def _mask(self, box: OutlinedBox, size: tuple[int, int]) -> dict | None:
-        if not box.outline:
-            return box.segmentation
-        try:
-            return compress_mask(box.outline, size)
-        except ValueError as error:
-            self.report.note("masks that cannot be used left out", f"{box.place}: {error}")
-            return None
-
-    def _record(self, stem: str, path: str, size: tuple[int, int], boxes: list[Box]) -> dict:
+    def _record(
+        self, stem: str, path: str, size: tuple[int, int], boxes: list[Box], lost: int = 0
+    ) -> dict | None:
         return make_record(
             file_name=path,
             image_id=stem,
@@ -210,4 +205,5 @@ class _Reader:
             boxes=boxes,
             class_names=self.class_names,
             report=self.report,
+            lost_boxes=lost,
         )

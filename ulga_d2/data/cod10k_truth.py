@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from .cod10k_tree import Part
-from .formats.coco_file import parse_coco, usable_area
+from .formats.coco import box_of
+from .formats.coco_file import parse_coco
 from .formats.images import OutlinedBox
 from .instance_masks import MaskObjects, instances_in, parts_in
 from .size_cache import cached
@@ -106,10 +107,9 @@ def _record_in_json(
 ) -> Truth:
     boxes = []
     for number, annotation in annotations:
-        x, y, width, height = map(float, annotation["bbox"])
         place = f"{path}, annotation {number}"
-        outline, area = annotation.get("segmentation"), annotation.get("area")
-        area = float(area) if usable_area(area) else None
-        xyxy = (x, y, x + width, y + height)
-        boxes.append(OutlinedBox(xyxy, 0, place, outline=outline, area=area))
+        outline = annotation.get("segmentation")
+        boxes.append(
+            OutlinedBox(box_of(annotation), 0, place, outline=outline, area=annotation["area"])
+        )
     return Truth(f"{path}, image {key}", (image.get("height"), image.get("width")), boxes)

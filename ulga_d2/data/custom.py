@@ -21,85 +21,165 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .custom_file import CustomFile, read_custom_file
-from .formats.coco import read_coco
-from .formats.coco_file import parse_coco
+from .builtin import LOADERS
+from .custom_file import CustomFile, parse_custom_file
+from .formats.coco import coco_class_names, read_coco
 from .formats.csv_boxes import csv_class_names, read_csv
-from .formats.files import READABLE_SUFFIXES
+from .formats.files import walk_folder
+from .formats.text import read_text
+from .formats.ultralytics import (
+    DARKNET_SUFFIX,
+    YoloDescription,
+    is_ultralytics,
+    parse_ultralytics,
+    read_darknet,
+    read_described_yolo,
+)
 from .formats.via import read_via, via_class_names
 from .formats.voc import read_image_set, read_voc, voc_class_names
+from .formats.yaml_file import read_yaml
 from .formats.yolo import read_yolo_labels
+from .patterns import first_groups
 from .record import LoadedSplit
-from .report import DataReport, Faults
+from .report import Faults
 
 
-def custom_splits(yaml_file: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the name of a user's data set and the names of its splits.
+def is_custom_file(path: Path) -> bool:
+    """Tell the description of a custom dataset from a config by its keys.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if path.suffix == DARKNET_SUFFIX:
+        return True
+    keys = set(re.findall(r"^([a-z]+)[ \t]*:", read_text(str(path)), re.MULTILINE))
+    return bool(keys & {"splits", "format"}) or is_ultralytics(dict.fromkeys(keys))
+
+
+def read_description(path: Path) -> CustomFile | YoloDescription:
+    """Read the description of a custom dataset; its content tells whose format it has.
+
+    Args:
+        path: a YAML file of this project, an Ultralytics data.yaml, or Darknet's obj.data.
 
     Raises:
         UserError: the file is missing, or something in it is wrong.
     """
-    own = read_custom_file(yaml_file)
+    if path.suffix == DARKNET_SUFFIX:
+        own = read_darknet(path)
+    else:
+        content = read_yaml(path)
+        if not is_ultralytics(content):
+            return parse_custom_file(path, content)
+        own = parse_ultralytics(path, content)
+    # The name comes from a file or folder, which may well be called like a built-in dataset.
+    return replace(own, name=f"{own.name}_custom") if own.name in LOADERS else own
+
+
+def custom_splits(path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the name of a custom dataset and the names of its splits.
+
+    Raises:
+        UserError: the description is missing, or something in it is wrong.
+    """
+    own = read_description(path)
     return own.name, tuple(own.splits)
 
 
-def custom_class_names(yaml_file: Path, split: str) -> tuple[str, ...]:
+def custom_class_names(path: Path, split: str) -> tuple[str, ...]:
     """Return the class names that `load_custom` gives a split; no image is opened.
 
     Raises:
         UserError: something in the description or in the annotations is wrong.
     """
-    own = read_custom_file(yaml_file)
-    return _class_names(own, _paths_of(own, split))
+    own = read_description(path)
+    _check_split(own, split)
+    if isinstance(own, YoloDescription):
+        return own.class_names
+    return _class_names(own, own.splits[split])
 
 
-def load_custom(yaml_file: Path, split: str) -> LoadedSplit:
-    """Read one split of a user's data set in place.
+def load_custom(path: Path, split: str) -> LoadedSplit:
+    """Read one split of a custom dataset in place.
 
     Class names that the file does not give are those of all its splits, sorted (COCO: in the order
     of their ids). Images in the split's folder that it does not use are listed, unless another
     split uses the folder too.
 
     Args:
-        yaml_file: the description.
+        path: the description; see `read_description`.
         split: one of its splits.
 
     Raises:
         UserError: something in the description or the data is wrong, or a file's name does not say
             whose image it is.
     """
-    own = read_custom_file(yaml_file)
-    loaded = _READERS[own.format](own, _paths_of(own, split))
-    images = own.splits[split]["images"]
-    if sum(paths["images"] == images for paths in own.splits.values()) == 1:
-        _note_unused(images, loaded.records, loaded.report)
+    own = read_description(path)
+    _check_split(own, split)
+    if isinstance(own, YoloDescription):
+        return read_described_yolo(own, split)
+    paths = own.splits[split]
+    loaded = _READERS[own.format](own, paths)
+    if own.format != "yolo" or "list" in paths:  # else its reader walks the folder itself
+        _note_unread(own, paths["images"], loaded)
     if own.patient is None:
         return loaded
-    records = _with_patients(loaded.records, images, own.patient, yaml_file)
+    records = _with_patients(loaded.records, paths["images"], own.patient, path)
     return replace(loaded, records=records)
 
 
 def _read_coco(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    return read_coco(paths["annotations"], paths["images"])
+    return read_coco(
+        paths["annotations"],
+        paths["images"],
+        [split["annotations"] for split in own.splits.values()],
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_yolo(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
-    return read_yolo_labels(paths["images"], paths["labels"], own.class_names)
+    return read_yolo_labels(
+        paths["images"],
+        paths["labels"],
+        own.class_names,
+        paths.get("list"),
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_voc(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     listed = read_image_set(paths["list"]) if "list" in paths else None
-    return read_voc(paths["annotations"], paths["images"], listed, _class_names(own, paths))
+    return read_voc(
+        paths["annotations"],
+        paths["images"],
+        listed,
+        own.class_names,
+        base=own.voc_base,
+        annotation_dirs=[split["annotations"] for split in own.splits.values()],
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_csv(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     names = _class_names(own, paths)
-    return read_csv(paths["annotations"], paths["images"], names, own.columns)
+    return read_csv(
+        paths["annotations"],
+        paths["images"],
+        names,
+        own.columns,
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 def _read_via(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
     names = _class_names(own, paths)
-    return read_via(paths["annotations"], paths["images"], names, own.class_attribute)
+    return read_via(
+        paths["annotations"],
+        paths["images"],
+        names,
+        own.class_attribute,
+        keeps_emptied=own.keeps_emptied,
+    )
 
 
 _READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
@@ -111,10 +191,9 @@ _READERS: dict[str, Callable[[CustomFile, dict[str, Path]], LoadedSplit]] = {
 }
 
 
-def _paths_of(own: CustomFile, split: str) -> dict[str, Path]:
+def _check_split(own: CustomFile | YoloDescription, split: str) -> None:
     if split not in own.splits:
         raise UserError(f"{own.path} has no split {split}; it has {', '.join(own.splits)}")
-    return own.splits[split]
 
 
 def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
@@ -122,7 +201,8 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     if own.class_names is not None:  # always so with yolo
         return own.class_names
     if own.format == "coco":
-        return parse_coco(paths["annotations"]).classes()[0]
+        files = [split["annotations"] for split in own.splits.values()]
+        return coco_class_names(paths["annotations"], files)
     read = {
         "voc": voc_class_names,
         "csv": lambda file: csv_class_names(file, own.columns),
@@ -135,29 +215,34 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     return names
 
 
-def _note_unused(images: Path, records: list[dict], report: DataReport) -> None:
-    used = {os.path.abspath(record["file_name"]) for record in records}
-    for parent, _, names in os.walk(images):
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            is_image = os.path.splitext(name)[1].lower() in READABLE_SUFFIXES
-            if is_image and not name.startswith(".") and os.path.abspath(path) not in used:
-                report.note("images in the folder that the split does not use", path)
+def _note_unread(own: CustomFile, images: Path, loaded: LoadedSplit) -> None:
+    """Note what the folder of images holds besides the images of the split."""
+    walk = walk_folder(images)
+    found = walk.images()
+    described = [path for paths in own.splits.values() for path in paths.values()]
+    # Annotations often lie beside their images.
+    suffix = {"yolo": ".txt", "voc": ".xml"}.get(own.format)
+    beside = [path for path in walk.files if path.suffix.lower() == suffix]
+    walk.note_unread([*found, *described, *beside], loaded.report)
+    if sum(paths["images"] == images for paths in own.splits.values()) > 1:
+        return
+    used = {os.path.abspath(record["file_name"]) for record in loaded.records}
+    for path in found:
+        if os.path.abspath(path) not in used:
+            loaded.report.note("images in the folder that the split does not use", str(path))
 
 
-def _with_patients(
-    records: list[dict], images: Path, pattern: re.Pattern[str], yaml_file: Path
-) -> list[dict]:
+def _with_patients(records: list[dict], images: Path, pattern: str, yaml_file: Path) -> list[dict]:
     """Return the records with the patient that the pattern finds in each image's path."""
+    names = [Path(os.path.relpath(record["file_name"], images)).as_posix() for record in records]
     faults = Faults()
     found: list[dict[str, Any]] = []
-    for record in records:
-        name = Path(os.path.relpath(record["file_name"], images)).as_posix()
-        match = pattern.search(name)
-        if match and match[1]:
-            found.append({**record, "patient_id": match[1]})
-        else:
-            fault = f"`patient` {pattern.pattern} finds nobody in {name}; extend the pattern"
+    patients = first_groups(pattern, names, str(yaml_file))
+    for record, name, patient in zip(records, names, patients, strict=True):
+        if patient is None:
+            fault = f"`patient` {pattern} finds nobody in {name}; extend the pattern"
             faults.add(str(yaml_file), fault)
+        else:
+            found.append({**record, "patient_id": patient})
     faults.stop_if_any()
     return found

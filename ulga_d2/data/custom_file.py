@@ -12,13 +12,14 @@ from typing import Any
 
 from ..errors import UserError
 from .builtin import LOADERS
+from .formats.classes import clean_class_names
 from .formats.csv_boxes import COLUMNS
-from .formats.yaml_file import read_yaml
+from .patterns import check_pattern
 
 # Per format: the paths of a split (those in brackets may be left out), and keys of its own.
 _PATHS = {
     "coco": ("images", "annotations"),
-    "yolo": ("images", "labels"),
+    "yolo": ("images", "labels", "[list]"),
     "voc": ("images", "annotations", "[list]"),
     "csv": ("images", "annotations"),
     "via": ("images", "annotations"),
@@ -26,7 +27,7 @@ _PATHS = {
 _OPTIONS = {
     "coco": (),
     "yolo": ("class_names",),
-    "voc": ("class_names",),
+    "voc": ("class_names", "voc_base"),
     "csv": ("class_names", "columns"),
     "via": ("class_names", "class_attribute"),
 }
@@ -48,7 +49,9 @@ class CustomFile:
         class_names: in order of their numbers; None where the annotations tell.
         columns: names of a CSV file's columns by their meaning.
         class_attribute: the region attribute of VIA that says the class.
-        patient: finds whose image it is in the image's path.
+        keeps_emptied: keep an image that lost all its boxes as one without boxes.
+        voc_base: number of the first pixel in VOC files, 0 or 1; None where the files tell.
+        patient: the pattern that finds whose image it is in the image's path.
     """
 
     path: Path
@@ -58,21 +61,25 @@ class CustomFile:
     class_names: tuple[str, ...] | None
     columns: dict[str, str]
     class_attribute: str | None
-    patient: re.Pattern[str] | None
+    keeps_emptied: bool
+    voc_base: int | None
+    patient: str | None
 
 
-def read_custom_file(path: Path) -> CustomFile:
-    """Read and check the description of a user's data set.
+def parse_custom_file(path: Path, content: object) -> CustomFile:
+    """Check the description of a custom dataset.
+
+    Args:
+        path: the file.
+        content: what `read_yaml` makes of it.
 
     Raises:
-        UserError: it is missing or no YAML, a key is unknown, missing or of the wrong kind, or a
-            path leads nowhere.
+        UserError: a key is unknown, missing or of the wrong kind, or a path leads nowhere.
     """
-    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: no data set; write {', '.join(_NEEDED)} as `key: value` lines")
     kind = _one_of(path, "format", content.get("format"), _PATHS)
-    _check_keys(path, "", content, _NEEDED, ("patient", *_OPTIONS[kind]))
+    _check_keys(path, "", content, _NEEDED, ("patient", "keep_emptied_images", *_OPTIONS[kind]))
     class_names = _class_names(path, content)
     if kind == "yolo" and class_names is None:
         raise UserError(
@@ -88,6 +95,8 @@ def read_custom_file(path: Path) -> CustomFile:
         class_names=class_names,
         columns=_columns(path, content),
         class_attribute=attribute and _text(path, "class_attribute", attribute),
+        keeps_emptied=_switch(path, content, "keep_emptied_images"),
+        voc_base=_voc_base(path, content.get("voc_base")),
         patient=_pattern(path, content),
     )
 
@@ -169,10 +178,26 @@ def _class_names(path: Path, content: dict) -> tuple[str, ...] | None:
     is_list = isinstance(names, list) and names
     if not is_list or not all(type(name) in (str, int) and str(name).strip() for name in names):
         raise UserError(f"{path}: class_names must be a list of names, in quotes if need be")
-    texts = tuple(str(name).strip() for name in names)
+    texts = clean_class_names(map(str, names), path)
     if len(set(texts)) < len(texts):
         raise UserError(f"{path}: a class name stands twice in {str(list(texts))[:200]}")
     return texts
+
+
+def _switch(path: Path, content: dict[str, Any], key: str) -> bool:
+    value = content.get(key, False)
+    if not isinstance(value, bool):
+        raise UserError(f"{path}: {key} is {str(value)[:50]!r}; write true or false")
+    return value
+
+
+def _voc_base(path: Path, value: object) -> int | None:
+    if value is None or (type(value) is int and value in (0, 1)):
+        return value
+    raise UserError(
+        f"{path}: voc_base is {str(value)[:50]!r}; write 1 where the first pixel is 1, as in "
+        "Pascal VOC, or 0 where it is 0"
+    )
 
 
 def _columns(path: Path, content: dict) -> dict[str, str]:
@@ -183,17 +208,9 @@ def _columns(path: Path, content: dict) -> dict[str, str]:
     return {key: _text(path, f"columns.{key}", name) for key, name in columns.items()}
 
 
-def _pattern(path: Path, content: dict[str, Any]) -> re.Pattern[str] | None:
+def _pattern(path: Path, content: dict[str, Any]) -> str | None:
     if content.get("patient") is None:
         return None
-    text = _text(path, "patient", content["patient"])
-    try:
-        pattern = re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UserError(f"{path}: patient {text[:50]!r} is no pattern: {error}") from None
-    if pattern.groups != 1:
-        raise UserError(
-            f"{path}: patient {text[:50]!r} has {pattern.groups} groups; put the part of the path "
-            "that is the patient's, and only it, in brackets: '^([^_]+)_'"
-        )
+    pattern = _text(path, "patient", content["patient"])
+    check_pattern(pattern, str(path))
     return pattern

@@ -7,7 +7,6 @@ patient, and results on it compare with nobody's.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from ..errors import UserError
 from .find import check_root, find_file
 from .formats.classes import ClassNumbers
 from .formats.csv_file import Row, read_rows
+from .formats.files import walk_folder
 from .formats.images import ImageEntry, OutlinedBox, make_records
 from .formats.numbers import number_fault
 from .options import DEFAULT_OPTIONS, DatasetOptions
@@ -76,8 +76,8 @@ def load_nih_chest_xray(
     """
     check_root(root, "NIH Chest X-ray")
     box_file = find_file(root, BOX_FILE)
-    images = _images_by_name(root)
     report = DataReport.for_classes(CLASS_NAMES)
+    images = _images_by_name(root, report)
     boxes = _read_boxes(box_file)
     found = {"boxes": sum(map(len, boxes.values())), "images with boxes": len(boxes)}
     compare_with_release(root, found, RELEASE, report)
@@ -106,19 +106,20 @@ def _split(image_name: str) -> str:
     return split_of(patient_of(image_name), SHARES)
 
 
-def _images_by_name(root: Path) -> dict[str, Path]:
+def _images_by_name(root: Path, report: DataReport) -> dict[str, Path]:
     """Return every PNG under `root` by name: archives unpack into one folder, or twelve."""
     images: dict[str, Path] = {}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if not _IMAGE_NAME.fullmatch(name):
-                continue
-            if name in images:
-                raise UserError(
-                    f"{images[name]} and {Path(folder, name)} have one name, so which one has the "
-                    "boxes is unclear; move one away"
-                )
-            images[name] = Path(folder, name)
+    walk = walk_folder(root)
+    walk.note_unread(walk.files, report)
+    for path in walk.files:
+        if not _IMAGE_NAME.fullmatch(path.name):
+            continue
+        if path.name in images:
+            raise UserError(
+                f"{images[path.name]} and {path} have one name, so which one has the boxes is "
+                "unclear; move one away"
+            )
+        images[path.name] = path
     return images
 
 

@@ -18,6 +18,9 @@ MIN_AREA_LEFT = 0.2
 # Overhang below this (pixels) is rounding of the annotation file, not worth a report.
 ROUNDING = 0.01
 
+EMPTIED = "images that lost all their boxes left out"
+KEPT_EMPTIED = "images that lost all their boxes kept as images without boxes"
+
 
 @dataclass(frozen=True)
 class Box:
@@ -80,8 +83,12 @@ def make_record(
     class_names: tuple[str, ...],
     report: DataReport,
     patient_id: str | None = None,
-) -> dict:
+    lost_boxes: int = 0,
+) -> dict | None:
     """Return one image as a detectron2 dict; bad boxes are mended or dropped, and counted.
+
+    An image that had boxes and lost them all is no image without objects, so it is left out, and
+    counted, unless `report.keeps_emptied`.
 
     Args:
         file_name: full path of the image.
@@ -91,8 +98,18 @@ def make_record(
         class_names: names by class number, for the counts.
         report: takes the counts, in place.
         patient_id: whose image it is, where the data tell; becomes a key of the record.
+        lost_boxes: how many boxes of the image the reader has dropped, and counted, itself.
+
+    Returns:
+        the record; None where the image is left out.
     """
+    boxes = list(boxes)
     annotations = _annotations(boxes, size, report)
+    if not annotations and (boxes or lost_boxes):
+        if not report.keeps_emptied:
+            report.drop_image(EMPTIED, file_name, boxes=0)
+            return None
+        report.note(KEPT_EMPTIED, file_name)
     for annotation in annotations:
         report.boxes[class_names[annotation["category_id"]]] += 1
     report.images += 1

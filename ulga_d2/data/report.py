@@ -28,6 +28,7 @@ class DataReport:
         reasons: how often each thing was mended, dropped or listed.
         places: the first places of each reason by name.
         drop_reasons: which of the reasons stand for something that is left out.
+        keeps_emptied: an image that lost all its boxes is kept as one without boxes.
     """
 
     found_images: int = 0
@@ -40,11 +41,14 @@ class DataReport:
     reasons: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
     drop_reasons: set[str] = field(default_factory=set)
+    keeps_emptied: bool = False
 
     @classmethod
-    def for_classes(cls, class_names: tuple[str, ...]) -> DataReport:
+    def for_classes(
+        cls, class_names: tuple[str, ...], *, keeps_emptied: bool = False
+    ) -> DataReport:
         """Return an empty report that lists its classes in order, those without boxes too."""
-        return cls(boxes=Counter(dict.fromkeys(class_names, 0)))
+        return cls(boxes=Counter(dict.fromkeys(class_names, 0)), keeps_emptied=keeps_emptied)
 
     def drop_image(self, reason: str, place: str, boxes: int) -> None:
         """Count an image that is left out, and its boxes with it."""
@@ -65,9 +69,9 @@ class DataReport:
         boxes = self.found_boxes - self.boxes.total() - self.dropped_boxes
         return f"{images} images and {boxes} boxes unaccounted for" if images or boxes else None
 
-    def note(self, reason: str, place: str) -> None:
+    def note(self, reason: str, place: str, count: int = 1) -> None:
         """Count what was mended or merely seen; the first places of each reason keep their name."""
-        self.reasons[reason] += 1
+        self.reasons[reason] += count
         places = self.places.setdefault(reason, [])
         if len(places) < KEPT_PLACES:
             places.append(shortened(place))

@@ -13,6 +13,7 @@ from pathlib import Path
 from .find import check_root, find_file
 from .formats.classes import ClassNumbers
 from .formats.csv_file import read_rows
+from .formats.files import walk_folder
 from .formats.images import ImageEntry, OutlinedBox, make_records
 from .formats.numbers import number_fault
 from .options import DEFAULT_OPTIONS, DatasetOptions
@@ -31,6 +32,7 @@ LABEL_FILE = "stage_2_train_labels.csv"
 DETAIL_FILE = "stage_2_detailed_class_info.csv"
 RELEASE = {"boxes": 9555, "images": 26684}
 SIDE = 1024
+UNLISTED = "images without a row left out"
 _HEADER = ("patientId", "x", "y", "width", "height", "Target")
 
 
@@ -65,7 +67,7 @@ def load_rsna_pneumonia(
     boxes = sum(len(patient.boxes) for patient in patients.values())
     compare_with_release(root, {"boxes": boxes, "images": len(patients)}, RELEASE, report)
     images = label_file.parent / IMAGE_FOLDER
-    _add_unlisted(images, patients, split, report)
+    _drop_unlisted(images, patients, split, report)
     details = _read_details(label_file.parent / DETAIL_FILE, patients, split, report)
     names = sorted(name for name in patients if split_of(name, SHARES) == split)
     size = None if is_sample(root) else (SIDE, SIDE)
@@ -117,15 +119,17 @@ def _fault(name: str, box: list[str], target: str) -> str | None:
     return f"Target is 0, but there is a box {box}; correct one of the two" if any(box) else None
 
 
-def _add_unlisted(
+def _drop_unlisted(
     images: Path, patients: dict[str, _Patient], split: str, report: DataReport
 ) -> None:
-    """Take images that no row names as images without boxes, and list them."""
-    for path in sorted(images.glob("*.dcm")):
-        if path.stem not in patients:
-            patients[path.stem] = _Patient(is_positive=False)
-            if split_of(path.stem, SHARES) == split:
-                report.note("images without a row taken as images without boxes", str(path))
+    """Count the images that no row names; nothing tells whether they show something."""
+    walk = walk_folder(images)
+    walk.note_unread(walk.files, report)
+    for path in walk.files:
+        is_unlisted = path.suffix.lower() == ".dcm" and path.stem not in patients
+        if is_unlisted and split_of(path.stem, SHARES) == split:
+            report.found_images += 1
+            report.drop_image(UNLISTED, str(path), boxes=0)
 
 
 def _read_details(

@@ -76,6 +76,7 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
             "FILTER_EMPTY_ANNOTATIONS drops %d images without boxes", len(train) - len(kept)
         )
         train = kept
+    train = _without_groups(train, list(cfg.DATASETS.TRAIN))
     if with_training and not any(record["annotations"] for record in train):
         raise UserError(
             f"DATASETS.TRAIN {list(cfg.DATASETS.TRAIN)}: no box in {len(train)} images, so there "
@@ -84,6 +85,31 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     test = {name: loaded[name] for name in cfg.DATASETS.TEST}
     tiles = _cut(cfg, train) if with_training and cfg.INPUT.TILE.SIDE else None
     return RunData(train, test, next(iter(classes.values())), next(iter(ids.values())), tiles)
+
+
+def _without_groups(records: list[dict], names: list[str]) -> list[dict]:
+    """Leave out images whose boxes are all around groups (iscrowd): they would train as background.
+
+    Raises:
+        UserError: all boxes of the training set are around groups.
+    """
+    kept = [
+        record
+        for record in records
+        if not record["annotations"] or not all(item["iscrowd"] for item in record["annotations"])
+    ]
+    left_out = len(records) - len(kept)
+    if left_out and not any(record["annotations"] for record in kept):
+        raise UserError(
+            f"DATASETS.TRAIN {names}: all boxes are marked as groups (iscrowd 1), which are never "
+            "targets, so there is nothing to learn; correct `iscrowd` in the annotations"
+        )
+    if left_out:
+        logger.warning(
+            "%d training images have no box but those around groups (iscrowd 1) and are left out",
+            left_out,
+        )
+    return kept
 
 
 def _cut(cfg: CfgNode, records: list[dict]) -> TrainingTiles:

@@ -51,6 +51,22 @@ def check_run_lengths(segmentation: object, size: tuple[int, int]) -> dict[str, 
     return {"size": list(size), "counts": mask["counts"].decode("ascii")}
 
 
+def mask_box(
+    segmentation: list | dict, mask: dict[str, object]
+) -> tuple[float, float, float, float]:
+    """Return the box (left, top, right, bottom) around a mask.
+
+    Args:
+        segmentation: as `compress_mask` took it; polygons are exact to fractions of a pixel.
+        mask: what it returned.
+    """
+    if isinstance(segmentation, list):
+        xs, ys = ([value for part in segmentation for value in part[axis::2]] for axis in (0, 1))
+        return float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))
+    x, y, width, height = (float(value) for value in run_lengths.toBbox(mask))
+    return x, y, x + width, y + height
+
+
 def _check_polygon(polygon: object, size: tuple[int, int]) -> None:
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise ValueError("a polygon is no list of three or more points x, y")

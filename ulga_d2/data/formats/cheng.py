@@ -102,13 +102,13 @@ def _record(
     if facts["label"] not in (1, 2, 3):
         faults.add(str(path), f"label is {facts['label']}, not 1, 2 or 3; fetch the file again")
         return None
-    boxes = []
-    if facts["counts"]:
-        report.found_boxes += 1
-        mask = {"size": facts["size"], "counts": facts["counts"]}
-        boxes = [Box(tuple(facts["box"]), facts["label"] - 1, str(path), segmentation=mask)]
-    else:
-        report.note("slices with an empty mask kept without box", str(path))
+    if not facts["counts"]:
+        # A negative it is not: its label names a tumor.
+        report.drop_image("slices with an empty mask left out", str(path), boxes=0)
+        return None
+    report.found_boxes += 1
+    mask = {"size": facts["size"], "counts": facts["counts"]}
+    boxes = [Box(tuple(facts["box"]), facts["label"] - 1, str(path), segmentation=mask)]
     return make_record(
         file_name=str(path),
         image_id=number,

@@ -1,10 +1,49 @@
-"""Give class names their numbers, and gather the names that are none."""
+"""Check class names, give them their numbers, and gather the names that are none."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
+from ...errors import UserError
 from ..report import Faults
+
+# Line and paragraph separators, control characters and broken halves of characters.
+_REFUSED_KINDS = frozenset(["Cc", "Cs", "Zl", "Zp"])
+# They turn the direction of what follows.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def clean_class_name(name: str) -> str:
+    """Return a class name without blanks around it.
+
+    Raises:
+        ValueError: the name holds control characters, which terminals and pages would act on.
+    """
+    name = name.strip()
+    if any(unicodedata.category(letter) in _REFUSED_KINDS for letter in name) or (
+        _DIRECTIONS & set(name)
+    ):
+        raise ValueError(f"the class name {ascii(name)[:60]} holds control characters; rename it")
+    return name
+
+
+def clean_class_names(names: Iterable[str], source: Path) -> tuple[str, ...]:
+    """Return class names without blanks around them, in their order.
+
+    Args:
+        names: as the files give them.
+        source: where they stand, for messages.
+
+    Raises:
+        UserError: a name holds control characters.
+    """
+    try:
+        return tuple(map(clean_class_name, names))
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 class ClassNumbers:

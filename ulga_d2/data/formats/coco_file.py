@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
 from ..report import Faults
+from .classes import clean_class_name
 from .json_file import read_json
+from .numbers import number_fault, read_flag, read_id, read_number, stated_size
 
 logger = logging.getLogger(__name__)
+
+# An id to compare: 17, 17.0 and "17" are one.
+Id = int | str
 
 
 @dataclass(frozen=True)
@@ -22,75 +26,115 @@ class CocoFile:
 
     Attributes:
         path: the file, for messages.
-        images: with `file_name`.
-        annotations: with `image_id` and `category_id` that exist, and `bbox` of four numbers.
-        categories: with `name`.
+        images: with `file_name`; `id` is as the file gives it, whole floats apart.
+        annotations: with `image_id` and `category_id` that exist, `iscrowd` 0 or 1, `area` a
+            positive number or None, and `bbox` of four numbers, or None where the object has a
+            `segmentation` alone.
+        categories: with `name`, which has no blanks around it.
+        renamed: the names that had blanks around them, by id.
+        odd_areas: the annotations whose area was no positive number.
     """
 
     path: Path
-    images: dict[int, dict]
-    annotations: dict[int, dict]
-    categories: dict[int, dict]
+    images: dict[Id, dict]
+    annotations: dict[Id, dict]
+    categories: dict[Id, dict]
+    renamed: dict[Id, str] = field(default_factory=dict)
+    odd_areas: list[Id] = field(default_factory=list)
 
-    def classes(self) -> tuple[tuple[str, ...], dict[int, int]]:
+    def classes(self, others: Sequence[Path] = ()) -> tuple[tuple[str, ...], dict[Id, int]]:
         """Return the class names, and the class number by category id, both by ascending id.
 
         Roboflow writes a placeholder as the parent of all classes. A category is dropped only if
-        it is another's supercategory and owns no box.
+        it is another's supercategory and owns no box in any split. Categories whose names differ in
+        blanks around them alone are one class.
+
+        Args:
+            others: the COCO files of the dataset's other splits.
 
         Raises:
-            UserError: no class is left, or two have one name.
+            UserError: no class is left, two have one name, or another file is faulty.
         """
-        owners = {annotation["category_id"] for annotation in self.annotations.values()}
-        placeholders = [
-            key for key in self.categories if key not in owners and self._is_parent(key)
-        ]
-        kept = sorted(key for key in self.categories if key not in placeholders)
-        if placeholders:
-            dropped = ", ".join(self.categories[key]["name"] for key in placeholders)
-            logger.info("%s: placeholder category without boxes dropped: %s", self.path, dropped)
-        names = tuple(self.categories[key]["name"] for key in kept)
-        if not names or len(set(names)) != len(names):
-            raise UserError(
-                f"{self.path}: there must be at least one category and no name twice, but the "
-                f"names are {list(names)}; correct 'categories'"
-            )
-        return names, {key: number for number, key in enumerate(kept)}
-
-    def _is_parent(self, key: int) -> bool:
-        name = self.categories[key]["name"]
-        return any(
-            other.get("supercategory") == name
-            for other_key, other in self.categories.items()
-            if other_key != key
+        dropped = self._placeholders(others)
+        if dropped:
+            shown = ", ".join(self.categories[key]["name"] for key in dropped)
+            logger.info("%s: placeholder category without boxes dropped: %s", self.path, shown)
+        kept = sorted(
+            (key for key in self.categories if key not in dropped),
+            key=lambda key: (isinstance(key, str), key),
         )
+        names: dict[str, int] = {}
+        numbers: dict[Id, int] = {}
+        stated: Counter[str] = Counter()
+        for key in kept:
+            name = self.categories[key]["name"]
+            stated[self.renamed.get(key, name)] += 1
+            numbers[key] = names.setdefault(name, len(names))
+        twice = [name for name, count in stated.items() if count > 1]
+        if not names or twice:
+            what = f"{twice[0]!r} stands twice" if twice else "there is none"
+            raise UserError(
+                f"{self.path}: there must be at least one category and no name twice, but {what}; "
+                "correct 'categories'"
+            )
+        return tuple(names), numbers
+
+    def _placeholders(self, others: Sequence[Path]) -> set[Id]:
+        entries = self.categories.values()
+        parents = Counter(str(entry.get("supercategory")).strip() for entry in entries)
+        owners = {annotation["category_id"] for annotation in self.annotations.values()}
+        found = set()
+        for key, entry in self.categories.items():
+            name = entry["name"]
+            own = str(entry.get("supercategory")).strip() == name
+            if key not in owners and parents[name] > own:
+                found.add(key)
+        for path in others if found else ():
+            if path != self.path:
+                used = parse_coco(path).used_names()
+                found = {key for key in found if self.categories[key]["name"] not in used}
+        return found
+
+    def used_names(self) -> set[str]:
+        """Return the names of the categories that own a box."""
+        owners = {annotation["category_id"] for annotation in self.annotations.values()}
+        return {self.categories[key]["name"] for key in owners}
 
 
 def parse_coco(path: Path) -> CocoFile:
     """Read and check a COCO file.
 
     Raises:
-        UserError: not JSON, not COCO, or faulty entries: the first few, with place and cure.
+        UserError: not JSON, not COCO, or faulty entries: the first few, with place and fix.
     """
     content = _load(path)
     faults = Faults()
-    images, annotations, categories = (
-        _by_id(content[key], path, kind, check, faults)
-        for key, kind, check in (
-            ("images", "image", _image_fault),
-            ("annotations", "annotation", _annotation_fault),
-            ("categories", "category", _category_fault),
-        )
-    )
-    for key, annotation in annotations.items():
-        if annotation["image_id"] not in images:
+    found = CocoFile(path, {}, {}, {})
+    for kind, key, target, check in (
+        ("image", "images", found.images, _image_fault),
+        ("annotation", "annotations", found.annotations, _annotation_fault),
+        ("category", "categories", found.categories, _category_fault),
+    ):
+        _add_by_id(content[key], f"{path}, {kind}", target, check, faults)
+    faults.stop_if_any()  # what refers to a faulty entry is no fault of its own
+    for key, annotation in found.annotations.items():
+        if annotation["image_id"] not in found.images:
             faults.add(
                 f"{path}, annotation {key}",
                 f"image_id {annotation['image_id']} is no image of the file; correct or remove it",
             )
-    _check_categories(path, annotations, categories, faults)
+        area = read_number(annotation.get("area"))
+        if annotation.get("area") is not None and not (area and area > 0):
+            found.odd_areas.append(key)
+        annotation["area"] = area if area and area > 0 else None
+    for key, category in found.categories.items():
+        name = category["name"].strip()
+        if name != category["name"]:
+            found.renamed[key] = category["name"]
+            category["name"] = name
+    _check_categories(path, found, faults)
     faults.stop_if_any()
-    return CocoFile(path, images, annotations, categories)
+    return found
 
 
 def _load(path: Path) -> dict:
@@ -101,73 +145,78 @@ def _load(path: Path) -> dict:
     return content
 
 
-def _by_id(
+def _add_by_id(
     entries: list,
-    path: Path,
-    kind: str,
+    place: str,
+    found: dict[Id, dict],
     check: Callable[[dict], str | None],
     faults: Faults,
-) -> dict[int, dict]:
-    """Return the sound entries by their id, and record the faults of the others."""
-    found: dict[int, dict] = {}
+) -> None:
+    """Add the sound entries by their id, and record the faults of the others."""
     for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not _is_whole(entry.get("id")):
-            faults.add(
-                f"{path}, {kind} number {position}", "has no whole number as its id; add one"
-            )
+        key = read_id(entry.get("id")) if isinstance(entry, dict) else None
+        if key is None:
+            faults.add(f"{place} number {position}", "has no id, a whole number or text; add one")
             continue
-        key = entry["id"]
         fault = check(entry)
         if fault:
-            faults.add(f"{path}, {kind} {key}", f"{fault}; export the file again")
+            faults.add(f"{place} {key}", f"{fault}; export the file again")
         elif key in found:
-            faults.add(f"{path}, {kind} {key}", f"this id stands twice; renumber the {kind} ids")
+            faults.add(f"{place} {key}", "this id stands twice; renumber the ids")
         else:
+            if isinstance(entry["id"], float):
+                entry["id"] = key
             found[key] = entry
-    return found
 
 
 def _image_fault(entry: dict) -> str | None:
     if not isinstance(entry.get("file_name"), str) or not entry["file_name"]:
         return "has no file_name"
+    try:
+        stated_size(entry.get("height"), entry.get("width"))
+    except ValueError as error:
+        return str(error)
     return None
 
 
 def _category_fault(entry: dict) -> str | None:
-    if not isinstance(entry.get("name"), str) or not entry["name"]:
+    name = entry.get("name")
+    if not isinstance(name, str) or not name.strip():
         return "has no name"
+    try:
+        clean_class_name(name)
+    except ValueError as error:
+        return str(error)
     return None
 
 
 def _annotation_fault(entry: dict) -> str | None:
+    """Return what is wrong with an annotation, and bring its sound values into one form."""
     for key in ("image_id", "category_id"):
-        if not _is_whole(entry.get(key)):
-            return f"{key} {entry.get(key)!r} is not a whole number"
+        number = read_id(entry.get(key))
+        if number is None:
+            return f"{key} {str(entry.get(key))[:40]!r} is neither a whole number nor text"
+        entry[key] = number
+    flag = read_flag(entry.get("iscrowd"))
+    if flag is None:
+        return f"iscrowd {str(entry['iscrowd'])[:40]!r} is neither 0 nor 1"
+    entry["iscrowd"] = flag
     bbox = entry.get("bbox")
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        return f"bbox {bbox!r} is not a list of four numbers [x, y, width, height]"
+    if not bbox and bbox != 0 and entry.get("segmentation"):
+        entry["bbox"] = None
+        return None
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        return f"bbox {str(bbox)[:40]} is not a list of four numbers [x, y, width, height]"
+    fault = number_fault(dict(zip(("x", "y", "width", "height"), bbox, strict=True)))
+    if fault:
+        return f"bbox {str(bbox)[:80]} is not a list of four numbers: {fault}"
+    entry["bbox"] = [read_number(value) for value in bbox]
     return None
 
 
-def usable_area(value: object) -> bool:
-    """Tell whether an annotation's `area` is a size in pixels: a finite number above 0."""
-    return _is_number(value) and 0 < value < math.inf
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    # A whole number too long for a float is none; NaN and infinity are, and are dropped later.
-    return isinstance(value, float) or (_is_whole(value) and abs(value) < 10**15)
-
-
-def _check_categories(
-    path: Path, annotations: dict[int, dict], categories: dict[int, dict], faults: Faults
-) -> None:
-    used = Counter(annotation["category_id"] for annotation in annotations.values())
-    unknown = [f"{key} ({count:,} boxes)" for key, count in used.items() if key not in categories]
+def _check_categories(path: Path, found: CocoFile, faults: Faults) -> None:
+    used = Counter(annotation["category_id"] for annotation in found.annotations.values())
+    unknown = [f"{key} ({n:,} boxes)" for key, n in used.items() if key not in found.categories]
     if unknown:
         faults.add(
             str(path),

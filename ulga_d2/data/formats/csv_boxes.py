@@ -8,11 +8,11 @@ from pathlib import Path
 from ...errors import UserError
 from ..record import LoadedSplit
 from ..report import DataReport, Faults
-from .classes import ClassNumbers
+from .classes import ClassNumbers, clean_class_names
 from .csv_file import Row, read_header, read_rows
 from .files import ImageFolder
 from .images import ImageEntry, OutlinedBox, make_records
-from .numbers import number_fault, whole_number
+from .numbers import is_empty, number_fault, read_number, stated_size
 
 CORNERS = ("x1", "y1", "x2", "y2")
 SIDES = ("x", "y", "width", "height")
@@ -39,8 +39,12 @@ def read_csv(
     image_dir: Path,
     class_names: tuple[str, ...] | None = None,
     columns: Mapping[str, str] | None = None,
+    *,
+    keeps_emptied: bool = False,
 ) -> LoadedSplit:
     """Read one split in place; a row whose four numbers are empty is an image without boxes.
+
+    What table programs write for "no value" (nan, None, NA, null) counts as empty, and is no class.
 
     Coordinates are pixels from 0, half-open: x2 - x1 is the width. Where there are corners,
     columns called width and height are the image's.
@@ -52,6 +56,7 @@ def read_csv(
             name the file needs no column of classes.
         columns: the file's name of a column by its meaning (a key of COLUMNS), where it is not one
             of the common ones.
+        keeps_emptied: see `DataReport`.
 
     Raises:
         UserError: a fault in the structure, with file, line and cure.
@@ -61,7 +66,8 @@ def read_csv(
     )
     rows = _rows(csv_file)
     class_names = class_names or csv_class_names(csv_file, columns)
-    reader = _Reader(csv_file, places, ImageFolder(image_dir), class_names)
+    report = DataReport.for_classes(class_names, keeps_emptied=keeps_emptied)
+    reader = _Reader(csv_file, places, image_dir, class_names, report)
     for row in rows:
         reader.add(row)
     entries = reader.finish()
@@ -70,9 +76,10 @@ def read_csv(
         source=csv_file,
         image_dir=image_dir,
         class_names=class_names,
-        report=reader.report,
+        report=report,
+        gives_sides="x1" not in places,
     )
-    return LoadedSplit(records, class_names, reader.report)
+    return LoadedSplit(records, class_names, report)
 
 
 def csv_class_names(csv_file: Path, columns: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -85,11 +92,12 @@ def csv_class_names(csv_file: Path, columns: Mapping[str, str] | None = None) ->
     names = {
         row.fields[places["class"]]
         for row in _rows(csv_file)
-        if any(row.fields[places[key]] for key in _box_keys(places))
-    } - {""}
+        if not all(is_empty(row.fields[places[key]]) for key in _box_keys(places))
+    }
+    names = {name for name in names if not is_empty(name)}
     if not names:
         raise UserError(f"{csv_file} has no row with a box and a class; check the file")
-    return tuple(sorted(names))
+    return clean_class_names(sorted(names), csv_file)
 
 
 def _rows(csv_file: Path) -> list[Row]:
@@ -148,18 +156,20 @@ class _Reader:
         self,
         path: Path,
         places: Mapping[str, int],
-        images: ImageFolder,
+        image_dir: Path,
         class_names: tuple[str, ...],
+        report: DataReport,
     ) -> None:
         self.path = path
         self.places = places
-        self.images = images
         self.numbers = ClassNumbers(class_names)
-        self.only_class = class_names[0] if len(class_names) == 1 else ""
-        self.report = DataReport.for_classes(class_names)
+        self.only_class = "" if "class" in places else class_names[0]
+        self.report = report
         self.faults = Faults()
-        self.entries: dict[str, ImageEntry] = {}
-        self.empty: dict[str, str] = {}
+        self.images = ImageFolder(image_dir, self.report, self.faults)
+        self.by_name: dict[str, ImageEntry] = {}
+        self.entries: dict[Path, ImageEntry] = {}
+        self.empty: dict[Path, str] = {}
 
     def add(self, row: Row) -> None:
         place = f"{self.path}, line {row.line_number}"
@@ -168,25 +178,26 @@ class _Reader:
         if not name:
             self.faults.add(place, "names no image; complete the row or delete it")
             return
-        entry = self.entries.get(name)
+        size = self._stated_size(fields, place)
+        entry = self.by_name.get(name)
         if entry is None:
-            size = self._stated_size(fields, place)
-            entry = ImageEntry(name, self.images.find(name), place, stated_size=size)
-            self.entries[name] = entry
-        elif entry.stated_size != self._stated_size(fields, place):
+            path = self.images.find(name, place, is_stem=True)
+            entry = self.entries.get(path) or ImageEntry(name, path, place, stated_size=size)
+            self.by_name[name] = self.entries[path] = entry
+        if entry.stated_size != size:
             self.faults.add(place, f"gives another image size than {entry.place}; correct one")
         texts = {key: fields[key] for key in _box_keys(self.places)}
-        if any(texts.values()):
-            self._add_box(entry, fields.get("class", ""), texts, place)
+        if all(map(is_empty, texts.values())):
+            self.empty[entry.path] = place
         else:
-            self.empty[name] = place
+            self._add_box(entry, fields.get("class", ""), texts, place)
 
     def finish(self) -> list[ImageEntry]:
         """Return the images, if no row has a fault."""
         self.numbers.add_fault(str(self.path), self.faults)
         self.faults.stop_if_any()
-        for name, place in self.empty.items():
-            if self.entries[name].boxes:
+        for path, place in self.empty.items():
+            if self.entries[path].boxes:
                 self.report.note("rows without box of images that have boxes skipped", place)
         return list(self.entries.values())
 
@@ -195,7 +206,7 @@ class _Reader:
         if fault:
             self.faults.add(place, fault)
             return
-        xyxy = tuple(map(float, texts.values()))
+        xyxy = tuple(map(read_number, texts.values()))
         if "x1" not in texts:
             x, y, width, height = xyxy
             xyxy = (x, y, x + width, y + height)
@@ -210,11 +221,8 @@ class _Reader:
             entry.boxes.append(OutlinedBox(xyxy, number, place))
 
     def _stated_size(self, fields: Mapping[str, str], place: str) -> tuple[int, int] | None:
-        texts = [fields.get(key, "") for key in _IMAGE_SIDES]
-        if not any(texts):
+        try:
+            return stated_size(*(fields.get(key, "") for key in _IMAGE_SIDES))
+        except ValueError as error:
+            self.faults.add(place, f"the image's {error}")
             return None
-        values = tuple(map(whole_number, texts))
-        if None in values:
-            self.faults.add(place, f"image height and width {texts} are not whole numbers")
-            return None
-        return values

@@ -13,6 +13,6 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file holds.
 
     Raises:
-        UserError: the file cannot be read or is not valid JSON.
+        UserError: the file cannot be read, is not valid JSON, or gives a key of an object twice.
     """
     return parse_json(read_text(str(path)), path)

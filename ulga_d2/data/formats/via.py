@@ -13,7 +13,7 @@ from pathlib import Path
 from ...errors import UserError
 from ..record import LoadedSplit
 from ..report import DataReport, Faults
-from .classes import ClassNumbers
+from .classes import ClassNumbers, clean_class_names
 from .files import ImageFolder
 from .images import ImageEntry, OutlinedBox, make_records
 from .json_file import read_json
@@ -36,6 +36,8 @@ def read_via(
     image_dir: Path,
     class_names: tuple[str, ...] | None = None,
     class_attribute: str | None = None,
+    *,
+    keeps_emptied: bool = False,
 ) -> LoadedSplit:
     """Read one split in place; polygons, ellipses and circles give a box and a mask.
 
@@ -45,6 +47,7 @@ def read_via(
         class_names: in order of their numbers; None for all names in the file, sorted. With one
             name, regions need not say their class.
         class_attribute: the region attribute that says the class; None for the only one there is.
+        keeps_emptied: see `DataReport`.
 
     Raises:
         UserError: a fault in the structure, with the region and the cure.
@@ -54,15 +57,17 @@ def read_via(
     attribute = class_attribute or _only_attribute(json_file, images)
     only_class = class_names[0] if class_names and len(class_names) == 1 else None
     class_names = class_names or _class_names(json_file, images, attribute)
-    report = DataReport.for_classes(class_names)
+    report = DataReport.for_classes(class_names, keeps_emptied=keeps_emptied)
     numbers = ClassNumbers(class_names)
-    folder = ImageFolder(image_dir)
+    folder = ImageFolder(image_dir, report, faults)
     entries = []
     for name, regions in images.items():
         solid = _without_flat(regions, report)
         boxes = [_box(region, attribute, only_class, numbers, faults) for region in solid]
         found = [box for box in boxes if box]
-        entries.append(ImageEntry(name, folder.find(name), f"{json_file}, {name}", found))
+        place = f"{json_file}, {name}"
+        path, flat = folder.find(name, place), len(regions) - len(solid)
+        entries.append(ImageEntry(name, path, place, found, lost_boxes=flat))
     numbers.add_fault(str(json_file), faults)
     faults.stop_if_any()
     records = make_records(
@@ -81,7 +86,7 @@ def via_class_names(json_file: Path, class_attribute: str | None = None) -> tupl
     images = _images(json_file, faults)
     faults.stop_if_any()
     attribute = class_attribute or _only_attribute(json_file, images)
-    return tuple(sorted(_classes(images, attribute)))
+    return clean_class_names(sorted(_classes(images, attribute)), json_file)
 
 
 def _images(path: Path, faults: Faults) -> dict[str, list[_Region]]:
@@ -146,10 +151,10 @@ def _classes(images: dict[str, list[_Region]], attribute: str | None) -> set[str
 def _class_names(
     path: Path, images: dict[str, list[_Region]], attribute: str | None
 ) -> tuple[str, ...]:
-    names = tuple(sorted(_classes(images, attribute)))
+    names = sorted(_classes(images, attribute))
     if not names:
         raise UserError(f"{path}: no region says its class; give `class_names` with one name")
-    return names
+    return clean_class_names(names, path)
 
 
 def _without_flat(regions: list[_Region], report: DataReport) -> list[_Region]:

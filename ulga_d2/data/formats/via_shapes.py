@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-XYXY = tuple[float, float, float, float]
+from .numbers import read_number
+from .units import XYXY
+
 Polygons = list[list[float]]
 
 # What can be drawn but encloses nothing.
 FLAT_SHAPES = ("point", "polyline", "line")
 # Corners of the polygon that stands for an ellipse: at a radius of 100 pixels it lies 0.1 inside.
 _CORNERS = 64
-# The box of a shape with a number that is not finite: whoever reads it drops it.
-_NOWHERE: XYXY = (math.nan, math.nan, math.nan, math.nan)
 
 
 def read_shape(shape: dict) -> tuple[XYXY, Polygons | None]:
@@ -43,36 +43,26 @@ def read_shape(shape: dict) -> tuple[XYXY, Polygons | None]:
 
 def _numbers(shape: dict, *keys: str) -> list[float]:
     for key in keys:
-        if not _is_number(shape.get(key)):
+        if read_number(shape.get(key)) is None:
             raise ValueError(f"the {key} of a {shape['name']} is {str(shape.get(key))[:40]!r}")
-    return [float(shape[key]) for key in keys]
-
-
-def _is_number(value: object) -> bool:
-    # A whole number too long for a float is none; NaN and infinity are, and are dropped later.
-    if isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < 10**15
-    return isinstance(value, float)
+    return [read_number(shape[key]) for key in keys]
 
 
 def _polygon(shape: dict) -> tuple[XYXY, Polygons | None]:
     xs, ys = (shape.get(f"all_points_{axis}") for axis in "xy")
     for values in (xs, ys):
-        if not isinstance(values, list) or not all(map(_is_number, values)):
+        if not isinstance(values, list) or None in map(read_number, values):
             raise ValueError("all_points_x and all_points_y of a polygon are not lists of numbers")
     if len(xs) != len(ys) or len(xs) < 3:
         raise ValueError(f"a polygon has {len(xs)} x and {len(ys)} y; it takes three of each")
-    if not all(map(math.isfinite, xs + ys)):
-        return _NOWHERE, None
-    box = (float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys)))
-    return box, [[float(value) for point in zip(xs, ys, strict=True) for value in point]]
+    xs, ys = ([read_number(value) for value in values] for values in (xs, ys))
+    box = (min(xs), min(ys), max(xs), max(ys))
+    return box, [[value for point in zip(xs, ys, strict=True) for value in point]]
 
 
 def _ellipse(
     x: float, y: float, radius_x: float, radius_y: float, theta: float
 ) -> tuple[XYXY, Polygons | None]:
-    if not all(map(math.isfinite, (x, y, radius_x, radius_y, theta))):
-        return _NOWHERE, None
     cos, sin = math.cos(theta), math.sin(theta)
     half_width = math.hypot(radius_x * cos, radius_y * sin)
     half_height = math.hypot(radius_x * sin, radius_y * cos)

@@ -2,55 +2,35 @@
 
 Source: the VOC development kit (Everingham et al., IJCV 2010). Its corners are numbers of pixels,
 from 1 and inclusive, and so are those of the common tools that write this format: the box of the
-first pixel alone is (1, 1, 1, 1). Both corners on one pixel are a click, though, not a box.
+first pixel alone is (1, 1, 1, 1). Both corners on one pixel are a click, though, not a box. A
+corner of 0 proves that a tool counts from 0.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from xml.etree import ElementTree
 
 from ...errors import UserError
 from ..record import LoadedSplit
 from ..report import DataReport, Faults
 from .classes import ClassNumbers
-from .files import ImageFolder, files_by_stem
+from .files import READABLE_SUFFIXES, ImageFolder, files_by_stem
 from .images import ImageEntry, OutlinedBox, make_records
-from .numbers import number_fault, whole_number
+from .listed import CUT, TWICE, possible_names, read_list
 from .policy import check_missing
-from .text import read_text
+from .units import wrong_unit
+from .voc_file import FURTHER_BOXES, VocFile, parse_voc_file
 
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
-@dataclass(frozen=True)
-class VocObject:
-    """One `object` of a file: its class, its corners as written, and where it stands."""
-
-    name: str
-    corners: tuple[float, float, float, float]
-    place: str
-
-
-@dataclass(frozen=True)
-class VocFile:
-    """What one XML file says.
-
-    Attributes:
-        path: the file.
-        image_name: `filename`, which many tools leave wrong.
-        size: (height, width); None where they are missing or 0.
-        objects: in their order.
-    """
-
-    path: Path
-    image_name: str
-    size: tuple[int, int] | None
-    objects: list[VocObject]
+FROM_ZERO = "corners of 0 prove that pixels are counted from 0; all boxes are read so (voc_base)"
+FEW_ZEROS = "corners of 0 though more are 1; pixels are counted from 1 (voc_base 0 changes it)"
+# Of an image whose file does not state one; nothing is proven by it.
+_ANY_SIZE = (299, 299)
+_SUFFIXES = READABLE_SUFFIXES | {".xml"}
+# VOC2007's "image annotation" pairs, as some tools list them.
+_PAIR = re.compile(r"(\S.*?)\s+(\S.*\.xml)", re.IGNORECASE)
 
 
 def read_voc(
@@ -58,6 +38,10 @@ def read_voc(
     image_dir: Path,
     names: Sequence[str] | None = None,
     class_names: tuple[str, ...] | None = None,
+    *,
+    base: int | None = None,
+    annotation_dirs: Collection[Path] = (),
+    keeps_emptied: bool = False,
 ) -> LoadedSplit:
     """Read one split in place. "difficult" objects count like all others.
 
@@ -67,28 +51,49 @@ def read_voc(
     Args:
         annotation_dir: holds the XML files, also in subfolders.
         image_dir: the same tree with images.
-        names: the split's images without suffix, as in `ImageSets/Main`; None for all files.
-        class_names: in order of their numbers; None for all names in the folder, sorted, so that
-            the splits of one folder agree.
+        names: the split's images, as in `ImageSets/Main`, or with suffixes or paths; None for all
+            files.
+        class_names: in order of their numbers; None for all names in the folders, sorted, so that
+            all splits agree.
+        base: number of the first pixel, 0 or 1; None for 1, unless corners of 0 prove 0 and are
+            not outnumbered by corners of 1.
+        annotation_dirs: of all splits of the dataset, whose class names and corners count, too.
+        keeps_emptied: see `DataReport`.
 
     Raises:
-        UserError: a fault in the structure, with file and cure.
+        UserError: a fault in the structure, with file and fix.
     """
-    paths = files_by_stem(annotation_dir, frozenset([".xml"]))
+    paths = files_by_stem(annotation_dir, [".xml"])
     if not paths:
         raise UserError(f"{annotation_dir} holds no XML files; name the folder of the annotations")
-    class_names = class_names or voc_class_names(annotation_dir)
-    report = DataReport.for_classes(class_names)
-    wanted = sorted(paths) if names is None else _once(names, report)
+    report = DataReport(keeps_emptied=keeps_emptied)
+    wanted = sorted(paths)
+    if names is not None:
+        wanted = _listed(names, paths, [annotation_dir, image_dir], report)
     missing = [name for name in wanted if name not in paths]
     _drop_unannotated(missing, len(wanted), annotation_dir, report)
-    faults = Faults()
+    faults, unused = Faults(), Faults()
     files = _parse({name: paths[name] for name in wanted if name in paths}, faults)
+    # What the other splits have counts for the classes and the first pixel.
+    others = {str(path): path for stem, path in paths.items() if stem not in files}
+    for folder in annotation_dirs:
+        if folder != annotation_dir:
+            others |= {str(path): path for path in files_by_stem(folder, [".xml"]).values()}
+    all_files = [*files.values(), *_parse(others, unused).values()]
+    if class_names is None:
+        faults.stop_if_any()
+        unused.stop_if_any()
+        class_names = _names_in(all_files, dict.fromkeys([annotation_dir, *annotation_dirs]))
+    report.boxes = DataReport.for_classes(class_names).boxes
+    base = _base(all_files, report) if base is None else base
     numbers = ClassNumbers(class_names)
-    images = ImageFolder(image_dir)
-    entries = [_entry(name, file, images, numbers, faults) for name, file in files.items()]
+    images = ImageFolder(image_dir, report, faults)
+    entries = [_entry(name, file, images, numbers, base) for name, file in files.items()]
     numbers.add_fault(str(annotation_dir), faults)
+    _check_unit(files.values(), faults)
     faults.stop_if_any()
+    for file in files.values():
+        _note(file, report)
     records = make_records(
         entries, source=annotation_dir, image_dir=image_dir, class_names=class_names, report=report
     )
@@ -101,9 +106,7 @@ def read_image_set(path: Path) -> list[str]:
     Raises:
         UserError: the file cannot be read, lists nothing, or is one class's list of flags.
     """
-    names = [line.strip() for line in read_text(str(path)).splitlines() if line.strip()]
-    if not names:
-        raise UserError(f"{path} lists no image; write one name a line, without suffix")
+    names = read_list(path)
     if all(name.endswith((" 1", " -1", " 0")) for name in names):
         raise UserError(
             f"{path} lists the images of one class with a flag (1, 0, -1); name the list of all "
@@ -119,20 +122,70 @@ def voc_class_names(annotation_dir: Path) -> tuple[str, ...]:
         UserError: there is none, or a file is faulty.
     """
     faults = Faults()
-    files = _parse(files_by_stem(annotation_dir, frozenset([".xml"])), faults).values()
+    files = _parse(files_by_stem(annotation_dir, [".xml"]), faults).values()
     faults.stop_if_any()
+    return _names_in(files, [annotation_dir])
+
+
+def _names_in(files: Iterable[VocFile], folders: Iterable[Path]) -> tuple[str, ...]:
     names = {item.name for file in files for item in file.objects}
     if not names:
-        raise UserError(f"no XML file in {annotation_dir} has an object; check the folder")
+        shown = " or ".join(map(str, folders))
+        raise UserError(f"no XML file in {shown} has an object; check the folder")
     return tuple(sorted(names))
 
 
-def _once(names: Sequence[str], report: DataReport) -> list[str]:
-    unique = list(dict.fromkeys(names))
-    for name, count in Counter(names).items():
-        if count > 1:
-            report.note("images listed twice read once", name)
-    return unique
+def _base(files: Iterable[VocFile], report: DataReport) -> int:
+    """Return the number of the first pixel. Where files count from 0, 0 is far commoner than 1."""
+    objects = [item for file in files for item in file.objects]
+    zeros = [item.path for item in objects if item.starts_at(0)]
+    ones = sum(item.starts_at(1) for item in objects)
+    reason = FROM_ZERO if len(zeros) >= ones else FEW_ZEROS
+    for path in zeros:
+        report.note(reason, path)
+    return 0 if zeros and reason is FROM_ZERO else 1
+
+
+def _check_unit(files: Iterable[VocFile], faults: Faults) -> None:
+    """Refuse corners as written that prove to be no pixels; from 1, they are another box."""
+    objects = [
+        (item, file.size or _ANY_SIZE) for file in files for item in file.objects if item.is_written
+    ]
+    wrong = wrong_unit([item.corners for item, _ in objects], [size for _, size in objects])
+    if wrong:
+        number, fault = wrong
+        faults.add(objects[number][0].path, fault)
+
+
+def _listed(
+    lines: Sequence[str], stems: Collection[str], folders: Sequence[Path], report: DataReport
+) -> list[str]:
+    """Return the stem that each line of a list means, once; an unknown one as the list has it."""
+    own = [os.path.basename(os.path.abspath(folder)) for folder in folders]
+    names: dict[str, str] = {}
+    for line in lines:
+        stem, is_cut = next(
+            ((name, is_cut) for name, is_cut in _possible_stems(line, own) if name in stems),
+            (line, False),
+        )
+        if is_cut:
+            report.note(CUT, f"{line} is {stem}")
+        if stem in names:
+            report.note(TWICE, line)
+        names[stem] = line
+    return list(names)
+
+
+def _possible_stems(line: str, folders: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Yield what a line can mean, and whether folders had to be cut off, the likeliest first."""
+    yield line, False
+    pair = _PAIR.fullmatch(line)
+    for text in (pair[2], pair[1]) if pair else (line,):
+        for number, name in enumerate(possible_names(text, folders)):
+            path = PurePosixPath(name)
+            yield name, number > 0
+            if path.suffix.lower() in _SUFFIXES:
+                yield path.with_suffix("").as_posix(), number > 0
 
 
 def _drop_unannotated(missing: list[str], listed: int, folder: Path, report: DataReport) -> None:
@@ -143,82 +196,28 @@ def _drop_unannotated(missing: list[str], listed: int, folder: Path, report: Dat
 
 
 def _parse(paths: dict[str, Path], faults: Faults) -> dict[str, VocFile]:
-    files = {name: _parse_file(path, faults) for name, path in paths.items()}
+    files = {name: parse_voc_file(path, faults) for name, path in paths.items()}
     return {name: file for name, file in files.items() if file}
 
 
-def _parse_file(path: Path, faults: Faults) -> VocFile | None:
-    """Return what one XML file says, without the objects that have a fault.
-
-    A document type is refused, since by its entities a small file can stand for a huge one.
-    """
-    place = str(path)
-    text = read_text(place)
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        faults.add(place, "document types and entities are not read; remove them")
-        return None
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        faults.add(place, f"not valid XML ({error}); export the file again")
-        return None
-    if root.tag != "annotation":
-        faults.add(place, "not a VOC file, which would start with <annotation>")
-        return None
-    objects = []
-    for number, element in enumerate(root.findall("object"), start=1):
-        place = f"{path}, object {number}"
-        name = _text(element, "name")
-        texts = {key: _text(element, f"bndbox/{key}") for key in _CORNERS}
-        fault = _fault(name, texts)
-        if fault:
-            faults.add(place, fault)
-        else:
-            objects.append(VocObject(name, tuple(map(float, texts.values())), place))
-    return VocFile(path, _text(root, "filename"), _size(root, str(path), faults), objects)
-
-
-def _text(element: ElementTree.Element, path: str) -> str:
-    return (element.findtext(path) or "").strip()
-
-
-def _size(root: ElementTree.Element, place: str, faults: Faults) -> tuple[int, int] | None:
-    texts = [_text(root, f"size/{key}") for key in ("height", "width")]
-    values = [whole_number(text or "0") for text in texts]
-    if None in values:
-        faults.add(place, f"height and width {texts} are not whole numbers; correct them")
-    return (values[0], values[1]) if all(values) else None
-
-
-def _fault(name: str, corners: dict[str, str]) -> str | None:
-    if not name:
-        return "has no name; write its class"
-    fault = number_fault(corners)
-    if fault:
-        return fault
-    x0, y0, x1, y1 = map(float, corners.values())
-    # Less than a pixel apart is a narrow box: the last pixel may also be the first.
-    if x1 < x0 - 1 or y1 < y0 - 1:
-        return (
-            f"the last corner ({x1:g}, {y1:g}) lies before the first ({x0:g}, {y0:g}); correct it"
-        )
-    return None
+def _note(file: VocFile, report: DataReport) -> None:
+    for reason, path in file.notes:
+        report.note(reason, path)
+    report.found_boxes += len(file.further)
+    for path in file.further:
+        report.drop_box(FURTHER_BOXES, path)
 
 
 def _entry(
-    name: str, file: VocFile, images: ImageFolder, numbers: ClassNumbers, faults: Faults
+    name: str, file: VocFile, images: ImageFolder, numbers: ClassNumbers, base: int
 ) -> ImageEntry:
-    path = images.find(name)
+    path = images.find(name, str(file.path), is_stem=True)
     if file.image_name and not os.path.isfile(path):
-        path = images.find(PurePosixPath(file.image_name.replace("\\", "/")).name)
+        other = PurePosixPath(file.image_name.replace("\\", "/")).name
+        path = images.find(other, str(file.path))
     boxes = []
     for item in file.objects:
         number = numbers.number(item.name)
         if number is not None:
-            boxes.append(OutlinedBox(_xyxy(item.corners), number, item.place))
+            boxes.append(OutlinedBox(item.xyxy(base), number, item.path))
     return ImageEntry(name, path, str(file.path), boxes, file.size)
-
-
-def _xyxy(corners: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = corners
-    return corners if (x0, y0) == (x1, y1) else (x0 - 1, y0 - 1, x1, y1)

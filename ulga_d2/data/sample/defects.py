@@ -15,6 +15,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 
 from ...errors import UserError
 from ..formats.policy import MAX_MISSING
+from ..record import EMPTIED
 from .file_faults import FILE_DEFECTS
 from .layout import SampleImage, Written
 from .outcome import Outcome
@@ -108,12 +109,14 @@ def expected_report(outcomes: dict[str, Outcome], total: int) -> dict[str, objec
     losses = [name for name, outcome in outcomes.items() if outcome.is_loss]
     if len(losses) > MAX_MISSING * total:
         stops |= dict.fromkeys(losses, _TOO_MANY)
+    reasons = dict(Counter(o.reason for o in outcomes.values() if o.reason))
+    emptied = sum(outcome.is_emptied for outcome in outcomes.values())
     return {
         "split": "train",
         "stops": stops,
-        "reasons": dict(Counter(o.reason for o in outcomes.values() if o.reason)),
+        "reasons": reasons | ({EMPTIED: emptied} if emptied else {}),
         "dropped": {
-            "images": sum(outcome.dropped_images for outcome in outcomes.values()),
+            "images": emptied + sum(outcome.dropped_images for outcome in outcomes.values()),
             "boxes": sum(outcome.dropped_boxes for outcome in outcomes.values()),
         },
         "findings": dict(Counter(o.finding for o in outcomes.values() if o.finding)),

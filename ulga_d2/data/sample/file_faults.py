@@ -16,6 +16,7 @@ from PIL import Image
 
 from ..cod10k import SHARES as COD10K_SHARES
 from ..rsna_pneumonia import SHARES as RSNA_SHARES
+from ..rsna_pneumonia import UNLISTED
 from ..split import split_of
 from .layout import SampleImage, Written, write_image
 from .outcome import (
@@ -66,7 +67,7 @@ def _orphan(written: Written, image: SampleImage, layout: str) -> Outcome:
         number += 1
     shutil.copyfile(image.path, image.path.with_stem(f"{start}-{number}"))
     if layout == "rsna":
-        return Outcome("images without a row taken as images without boxes")
+        return Outcome(UNLISTED, dropped_images=1)
     return Outcome("images without a mask dropped", dropped_images=1, is_loss=True)
 
 

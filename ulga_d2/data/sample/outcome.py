@@ -12,7 +12,6 @@ CLIPPED = "boxes clipped to the image"
 NEARLY_OUTSIDE = "boxes nearly outside the image dropped"
 OUTSIDE = "boxes outside the image dropped"
 WITHOUT_AREA = "boxes without area dropped"
-NOT_FINITE = "boxes with a number that is not finite dropped"
 DUPLICATE = "exact duplicates dropped"
 # What the data doctor calls what it finds.
 UNDECODABLE = "images that cannot be decoded"
@@ -29,7 +28,8 @@ class Outcome:
 
     Attributes:
         reason: that the reader counts it under once; None where it takes the fault in silence.
-        dropped_images: how many images the reader drops.
+        is_emptied: the image loses all its boxes, so the reader leaves it out.
+        dropped_images: how many other images the reader drops.
         dropped_boxes: how many boxes the reader drops.
         is_loss: an image is lost, of which a reader allows 1 %.
         stops: part of the message with which the reader refuses the data; None where it reads on.
@@ -38,6 +38,7 @@ class Outcome:
     """
 
     reason: str | None = None
+    is_emptied: bool = False
     dropped_images: int = 0
     dropped_boxes: int = 0
     is_loss: bool = False

@@ -14,7 +14,6 @@ from .outcome import (
     CLIPPED,
     DUPLICATE,
     NEARLY_OUTSIDE,
-    NOT_FINITE,
     OUTSIDE,
     WITHOUT_AREA,
     Defect,
@@ -41,7 +40,12 @@ def _moved(change: Callable[[Label], tuple[float, float, float, float]], reason:
     def put(written: Written, image: SampleImage, layout: str) -> Outcome:
         label = image.labels[0]
         label = replace(label, xywh=change(label))
-        return Outcome(reason, dropped_boxes=int(is_dropped), image=_changed(image, label))
+        return Outcome(
+            reason,
+            dropped_boxes=int(is_dropped),
+            is_emptied=is_dropped and len(image.labels) == 1,
+            image=_changed(image, label),
+        )
 
     return put
 
@@ -53,9 +57,9 @@ def _shift(share: float) -> Callable[[Label], tuple[float, float, float, float]]
 
 def _not_finite(written: Written, image: SampleImage, layout: str) -> Outcome:
     label = replace(image.labels[0], xywh=(nan, *image.labels[0].xywh[1:]))
-    if layout in YOLO:
-        return Outcome(stops="is not a finite number", image=_changed(image, label))
-    return Outcome(NOT_FINITE, dropped_boxes=1, image=_changed(image, label))
+    messages = {"via": "the x of a rect is 'nan'", "nih": "x is empty", "rsna": "x is empty"}
+    message = "is not a finite number" if layout in YOLO else "x 'nan' is not a number"
+    return Outcome(stops=messages.get(layout, message), image=_changed(image, label))
 
 
 def _twice(written: Written, image: SampleImage, layout: str) -> Outcome:
