@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ulga_d2.data.builtin import register_all
 from ulga_d2.data.sample import write_sample
+from ulga_d2.folder_lock import release_locks
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = REPOSITORY / "configs"
@@ -75,6 +76,13 @@ def _remove_log_handlers() -> None:
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
             handler.close()
+
+
+@pytest.fixture(autouse=True)
+def own_locks() -> Iterator[None]:
+    """Release what a test has locked and left: another test's process may use the folder."""
+    yield
+    release_locks()
 
 
 @pytest.fixture(autouse=True)

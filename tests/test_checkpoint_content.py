@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import tiny_args
+from detectron2.config import CfgNode
 from test_checkpoint_damage import NEW, OLD
+from test_weights_start import public_file  # noqa: F401
 
+from tests.predict_files import write_png
+from ulga_d2.config import resolve_classes
 from ulga_d2.engine.checkpoint import save_checkpoint
-from ulga_d2.engine.launch import main, setup
-from ulga_d2.weights.checkpoint import load_checkpoint
+from ulga_d2.engine.initial import read_initial
+from ulga_d2.engine.launch import main, read_config
+from ulga_d2.engine.resumable import check_resumable
+from ulga_d2.engine.trained import open_trained
+from ulga_d2.errors import UserError
+from ulga_d2.inference.model import build_seeded_model
+from ulga_d2.inference.predictor import Predictor
+from ulga_d2.weights.checkpoint import load_checkpoint, load_last, load_weights
+from ulga_d2.weights.digest import content_sha256
 
-BOX, SECOND = "head.bbox_pred.weight", "backbone.fpn_lateral3.weight"
+BOX = "head.bbox_pred.weight"
 NOT_FINITE = float("nan")
 RUN = {"SOLVER__MAX_ITER": 3, "SOLVER__CHECKPOINT_PERIOD": 1, "SOLVER__EMA__ENABLED": True}
 
@@ -104,7 +118,7 @@ ODD = {
     "config with a tag": (put("config", value="A: !!python/name:os.system"), "never run code"),
     "config of aliases": (
         put("config", value="a: &a [1]\n" + "".join(
-            f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi")
+            f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in itertools.pairwise("abcdefghi")
         )),
         "more than .* once its aliases",
     ),
@@ -140,11 +154,12 @@ ODD = {
         f"'{BOX}' has .* not finite.*MODEL.WEIGHTS",
     ),
     "one weight too large for the model": (
-        edit("model", BOX, by=lambda value: value.double() + 1e300), f"'{BOX}' has numbers .* too large",
+        edit("model", BOX, by=lambda value: value.double() + 1e300),
+        f"'{BOX}' has numbers .* too large",
     ),
     "the mean nan": (edit("ema", BOX, by=with_nan), f"averaged weight '{BOX}' has 1 of"),
     "the mean without one": (drop("ema", BOX), f"Missing key.*{BOX}"),
-    "the mean of int8": (edit("ema", BOX, by=torch.Tensor.char), f"'{BOX}' is of the type torch.int8"),
+    "the mean of int8": (edit("ema", BOX, by=torch.Tensor.char), f"'{BOX}' .* torch.int8"),
     "the mean of another shape": (edit("ema", BOX, by=lambda value: value[:1]), BOX),
     "the mean a list": (put("ema", value=[1]), "holds no averaged weights by name"),
     "the mean's steps missing": (drop("ema_steps"), "its ema_steps is missing"),
@@ -154,7 +169,8 @@ ODD = {
     ),
     "moments missing": (drop("moments"), "its moments is missing"),
     "moments a list": (put("moments", value=[]), r"its moments is \[\]"),
-    "moments empty": (put("moments", value={}), "no moments of the optimizer"),
+    "moments empty": (put("moments", value={}), "no moments of (.*) of \\1 parameters, such as"),
+    "moments of one parameter missing": (drop("moments", 5), "no moments of 1 of"),
     "moments of a stranger": (edit("moments", by=lambda of: {**of, 9999: of[0]}), "parameter 9999"),
     "moments by name": (edit("moments", by=lambda of: {**of, "a": of[0]}), "parameter a"),
     "one moment missing": (drop("moments", 0, "exp_avg"), "exp_avg is a NoneType and no tensor"),
@@ -179,16 +195,147 @@ ODD = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def cfg(run_folder: Path) -> CfgNode:
+    """Return the config of the run."""
+    return read_config(tiny_args(run_folder, **RUN))
+
+
 @pytest.mark.parametrize("kind", ODD)
 def test_an_odd_entry_is_named_and_the_checkpoint_before_is_gone_on_with(
-    two_checkpoints, sample_data, caplog, kind
+    two_checkpoints, cfg, caplog, kind
 ):
     change, message = ODD[kind]
     rewrite(two_checkpoints / NEW, change)
-    _, _, state = setup(tiny_args(two_checkpoints, resume=True, **RUN))
-    assert state["iteration"] == 1
+    path, state = load_last(two_checkpoints, partial(check_resumable, cfg))
+    assert (path.name, state["iteration"]) == (OLD, 1)
+    damage, instead = caplog.messages
+    assert damage.startswith((f"{two_checkpoints / NEW}", f"the config in {two_checkpoints / NEW}",
+                              f"the weights in {two_checkpoints / NEW}"))  # fmt: skip
+    assert re.search(message, damage, re.DOTALL), damage
+    assert instead == f"going on with {two_checkpoints / OLD} instead (iteration 1)"
+
+
+def test_a_resumed_run_reaches_its_end_from_the_checkpoint_before_an_odd_one(
+    two_checkpoints, sample_data, run_folder
+):
+    rewrite(two_checkpoints / NEW, edit("moments", 3, "exp_avg", by=with_nan))
+    main(tiny_args(two_checkpoints, resume=True, SOLVER__CHECKPOINT_KEEP=3, **RUN))
     log = (two_checkpoints / "log.txt").read_text()
-    assert f"{two_checkpoints / NEW}" in log and "Traceback" not in log
-    (line,) = [line for line in log.split("WARNING") if NEW in line and OLD not in line]
-    assert __import__("re").search(message, line, __import__("re").DOTALL), line
-    assert f"going on with {two_checkpoints / OLD} instead (iteration 1)" in log
+    assert "exp_avg has 1 of" in log and "instead (iteration 1)" in log
+    again, before = (load_checkpoint(folder / NEW) for folder in (two_checkpoints, run_folder))
+    for part in ("model", "ema", "moments", "loss_normalizer"):
+        assert content_sha256({part: again[part]}) == content_sha256({part: before[part]}), part
+
+
+def test_where_all_checkpoints_are_odd_each_is_named_in_one_error(two_checkpoints, cfg):
+    rewrite(two_checkpoints / NEW, drop("moments"))
+    rewrite(two_checkpoints / OLD, put("iteration", value=-5))
+    with pytest.raises(UserError, match=rf"{NEW}: its moments(.|\n)*{OLD}: its iteration is -5"):
+        load_last(two_checkpoints, partial(check_resumable, cfg))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantized", "itself"])
+def test_a_value_that_has_no_sha256_is_named_and_the_checkpoint_before_is_used(
+    two_checkpoints, cfg, kind, caplog
+):
+    state = load_checkpoint(two_checkpoints / NEW)
+    itself: list = []
+    itself.append(itself)
+    weight = state["model"][BOX]
+    values = {
+        "sparse": weight.to_sparse(),
+        "meta": weight.to("meta"),
+        "quantized": torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        "itself": itself,
+    }
+    (two_checkpoints / NEW).unlink()
+    for sha256 in ({}, {"sha256": state["sha256"]}):
+        content = {**state, "model": {**state["model"], BOX: values[kind]}, **sha256}
+        content = content if sha256 else {k: v for k, v in content.items() if k != "sha256"}
+        torch.save(content, two_checkpoints / NEW)
+        caplog.clear()
+        path, _ = load_last(two_checkpoints, partial(check_resumable, cfg))
+        assert path.name == OLD
+        assert f"{two_checkpoints / NEW}" in caplog.text and "instead (iteration 1)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float64], ids=lambda dtype: str(dtype)
+)
+def test_weights_of_other_floating_point_types_are_converted(two_checkpoints, cfg, dtype):
+    rewrite(two_checkpoints / NEW, edit("model", BOX, by=lambda value: value.to(dtype)))
+    state = load_last(two_checkpoints, partial(check_resumable, cfg))[1]
+    model = build_seeded_model(cfg_of(cfg, state))
+    load_weights(model, state, NEW)
+    assert torch.equal(model.state_dict()[BOX], state["model"][BOX].float())
+
+
+def cfg_of(cfg: CfgNode, state: dict[str, Any]) -> CfgNode:
+    """Return the config with the checkpoint's number of classes."""
+    own = cfg.clone()
+    resolve_classes(own, tuple(state["class_names"]))
+    return own
+
+
+WEIGHTS = {
+    "nan": (edit("model", BOX, by=with_nan), "values that are not finite.*MODEL.WEIGHTS"),
+    "int8": (edit("model", BOX, by=torch.Tensor.char), "torch.int8"),
+    "classes": (drop("class_names"), "class_names is missing"),
+    "config": (put("config", value="- 1"), "not a config"),
+}
+
+
+@pytest.fixture(params=WEIGHTS)
+def odd_weights(request, run_folder: Path, tmp_path: Path) -> tuple[Path, str]:
+    """Return a checkpoint of the run that no model can take, and what is said of it."""
+    path = tmp_path / "odd.pth"
+    state = load_checkpoint(run_folder / NEW)
+    del state["ema"], state["ema_steps"]
+    change, message = WEIGHTS[request.param]
+    change(state)
+    save_checkpoint(tmp_path, path.name, state, is_last=False)
+    return path, f"{path}(.|\n)*{message}"
+
+
+@pytest.mark.parametrize("flags", [{"eval_only": True}, {}], ids=["evaluate", "start"])
+def test_weights_that_are_none_are_neither_evaluated_nor_started_from(
+    odd_weights, sample_data, tmp_path, flags
+):
+    path, message = odd_weights
+    with pytest.raises(UserError, match=message) as caught:
+        main(tiny_args(tmp_path / "run", MODEL__WEIGHTS=path, **flags))
+    assert "BASE_LR" not in str(caught.value)
+    assert not (tmp_path / "run" / "inference").exists()
+
+
+def test_weights_that_are_none_do_not_predict(odd_weights, tmp_path):
+    path, message = odd_weights
+    with pytest.raises(UserError, match=message):
+        Predictor(path, device="cpu")
+
+
+def test_weights_that_are_none_are_not_explained(odd_weights, run_folder, tmp_path):
+    path, message = odd_weights
+    image = str(write_png(tmp_path / "image.png"))
+    with pytest.raises(UserError, match=message):
+        open_trained(str(run_folder / "config.yaml"), str(path), ["MODEL.DEVICE", "cpu"], [image])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_nan, r"not finite"),
+        (torch.Tensor.char, r"torch\.int8"),
+        (lambda value: value.to_sparse(), "_sparse_tensor"),
+        (lambda value: value.to("meta"), "_meta_tensor"),
+    ],
+)
+def test_public_weights_that_are_none_start_nothing(public_file, change, message):  # noqa: F811
+    state = torch.load(public_file)
+    name = "features.0.0.weight"
+    torch.save({**state, name: change(state[name])}, public_file)
+    with pytest.raises(
+        UserError, match=rf"{public_file}(: the weight '{name}'| cannot be read).*{message}"
+    ):
+        read_initial(public_file)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,10 @@ from ulga_d2.interaction.cat import ConceptualAttentionTransformation
 
 LEAVES = sorted(path for path in CONFIGS.glob("*.yaml"))
 NAMED_LEAVES = [path for path in LEAVES if path.stem != "demo"]
+NINE_ALIASES = "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in itertools.pairwise("abcdefghij")
+)
 VARIANTS = {"baseline": [], "acp": ["acp"], "cat": ["cat"], "ulga": ["acp", "cat"]}
 
 
@@ -159,14 +165,60 @@ def test_a_wrong_option_is_refused_with_the_cure(opts, message):
         ("MODEL: [1\n", r"not valid YAML"),
         ("- a\n", r"must hold nested `KEY: value` lines"),
         ("_BASE_: nothing.yaml\n", r"nothing\.yaml"),
+        ("SEED: 1\nOUTPUT_DIR: x\nSEED: 2\n", r"key 'SEED' is given twice, in lines 1 and 3; keep"),
+        (
+            "SOLVER:\n  BASE_LR: 0.1\n  'BASE_LR': 0.2\n",
+            r"'BASE_LR' is given twice, in lines 2",
+        ),
+        ("SOLVER: {STEPS: (1,), STEPS: (2,)}\n", r"'STEPS' is given twice, in lines 1 and 1"),
+        ("a: &a [x, x]\n" + NINE_ALIASES, r"once its aliases are written out"),
+        ("a: &a {<<: *a}\n", r"not valid YAML|nested too deeply|more than|tag"),
+        ("[" * 200_000, r"nested too deeply"),
+        ("{a: " * 50_000, r"nested too deeply"),
+        ("a: [" + "1, " * 30_000 + "]", r"more than 20,000 values"),
+        ("# " + "x" * 1_000_000, r"1,000,002 bytes .* 1,000,000 are read at most"),
+        ("SEED: 1" + "0" * 5000, r"not valid YAML: Exceeds the limit"),
+        ("", r"must hold nested `KEY: value` lines"),
+        ("\0\0\0", r"not valid YAML|no text"),
+        ("5\n", r"must hold nested `KEY: value` lines"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_cure(tmp_path, content, message):
     file = tmp_path / "wrong.yaml"
     file.write_text(content)
+    start = time.monotonic()
     with pytest.raises(UserError, match=message) as caught:
         load(file)
     assert str(file) in str(caught.value)
+    assert time.monotonic() - start < 5
+
+
+def test_a_key_given_twice_in_a_base_is_refused_with_the_bases_name(tmp_path):
+    (tmp_path / "base.yaml").write_text("MODEL:\n  FPN: {NORM: GN}\n  FPN: {NORM: LN}\n")
+    (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\n")
+    with pytest.raises(UserError, match=r"base\.yaml .*the key 'FPN' is given twice, in lines 2"):
+        load(tmp_path / "own.yaml")
+
+
+def test_bases_that_are_large_together_are_refused(tmp_path):
+    names = [f"{number}.yaml" for number in range(7)]
+    for name in names:
+        (tmp_path / name).write_text("SEED: 1\n#" + "x" * 150_000)
+    (tmp_path / "own.yaml").write_text(f"_BASE_: {names}\n")
+    with pytest.raises(UserError, match=r"bytes with its bases"):
+        load(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00S", b"\x89PNG\r\n\x1a\n", b"\x1f\x8b\x08"])
+def test_a_file_that_is_no_text_is_refused(tmp_path, content):
+    (tmp_path / "own.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"own\.yaml(: it is no text in UTF-8| is not valid YAML)"):
+        load(tmp_path / "own.yaml")
+
+
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(UserError, match="is a folder; give a YAML file"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

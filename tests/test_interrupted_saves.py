@@ -67,7 +67,8 @@ SAVING = """
 import sys
 sys.path.insert(0, "tests")
 from test_checkpoint_damage import tiny_state
-from ulga_d2.engine.checkpoint import remove_old, remove_unfinished, save_checkpoint
+from ulga_d2.engine.checkpoint import remove_old, save_checkpoint
+from ulga_d2.evaluation.atomic import remove_unfinished
 remove_unfinished(sys.argv[1])
 for number in range(100_000):
     save_checkpoint(sys.argv[1], f"model_{number:07d}.pth", tiny_state(number))

@@ -351,7 +351,7 @@ def test_a_part_that_is_cut_anywhere_is_continued_to_the_same_output(model, scan
         shutil.copytree(out, tmp_path / "cut")
         (tmp_path / "cut" / STATE / part.name).write_bytes(content[:cut])
         (tmp_path / "cut" / "images" / "00.png").write_bytes(b"half")
-        (tmp_path / "cut" / "predictions.json.tmp").write_bytes(b"half")
+        (tmp_path / "cut" / "predictions.json.4321.tmp").write_bytes(b"half")
         resumed = [word if word != out else tmp_path / "cut" for word in command]
         code = predict(*resumed, "--resume")
         assert code == 1

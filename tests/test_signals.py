@@ -83,12 +83,12 @@ def test_a_signal_in_an_evaluation_saves_at_once_and_the_evaluation_is_made_up_f
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("the evaluation has gone on")
 
-    def leave(code: int) -> None:
+    def end(code: int) -> None:
         raise Left(code)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "evaluate", evaluate_half)
-        patch.setattr(trainer, "leave", leave)
+        patch.setattr(trainer, "end_process", end)
         cfg, data, _ = setup(tiny_args(tmp_path, **changes))
         with pytest.raises(Left) as left:
             trainer.Trainer(cfg, data).train()

@@ -19,7 +19,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py"))
 LEVELS = {
     "errors": 0, "version": 0,
     "io": 1,
-    "keys": 2, "config": 2, "drawing": 2,
+    "keys": 2, "config": 2, "drawing": 2, "folder_lock": 2,
     "layers": 3, "weights": 3, "evaluation": 3,
     "interaction": 4,
     "backbone": 5,

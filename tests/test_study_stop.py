@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_folder_lock import holding
 from tests.test_study import Pretended, written
 from ulga_d2.errors import UserError
 from ulga_d2.study.execute import Execution
@@ -64,16 +63,10 @@ def test_a_stop_tells_the_cells_that_run_to_save_and_begins_no_other(tmp_path, c
 
 def test_a_cell_that_another_process_still_runs_is_not_run_beside_it(tmp_path):
     study = read_study(written(tmp_path, data=None))
-    path = tmp_path / "out/cells/both_seed1.txt"
-    path.parent.mkdir(parents=True)
-    with open(path, "wb") as output:  # as the study that was killed had opened it
-        fcntl.flock(output, fcntl.LOCK_EX)
-        left = subprocess.Popen([sys.executable, "-c", Sleeping.CODE], stdout=output)
-    try:
-        with pytest.raises(UserError, match="both_seed1.txt: another process runs this cell"):
+    path = tmp_path / "out/cells/both_seed1"
+    path.mkdir(parents=True)
+    with holding(path) as left:
+        with pytest.raises(UserError, match=f"both_seed1 is in use by process {left.pid} on"):
             Pretended(study, tmp_path / "out").run()
         assert not (tmp_path / "out/cells/plain_seed0.json").exists()
-    finally:
-        left.kill()
-        left.wait()
     assert Pretended(study, tmp_path / "out").run() == []

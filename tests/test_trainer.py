@@ -174,6 +174,6 @@ def test_epochs_set_the_length_and_the_checkpoints_of_a_run(sample_data, tmp_pat
 
 
 def test_leftovers_of_a_kill_in_the_middle_of_a_save_are_cleared(sample_data, tmp_path):
-    (tmp_path / "model_0000001.pth.tmp").write_bytes(b"half")
+    (tmp_path / "model_0000001.pth.4321.tmp").write_bytes(b"half")
     main(tiny_args(tmp_path, SOLVER__MAX_ITER=1))
     assert not list(tmp_path.glob("*.tmp"))

@@ -15,9 +15,10 @@ from conftest import CONFIGS, REPOSITORY, tiny_args
 
 from ulga_d2 import model_zoo
 from ulga_d2.cli.main import main as ulga
+from ulga_d2.data.fingerprint import fingerprint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
-from ulga_d2.model_zoo.publish import fingerprint, publish
+from ulga_d2.model_zoo.publish import publish
 from ulga_d2.weights.checkpoint import load_checkpoint
 from ulga_d2.weights.digest import file_sha256
 from ulga_d2.weights.zoo import fetch

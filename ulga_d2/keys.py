@@ -17,6 +17,7 @@ def add_keys(cfg: CfgNode) -> None:
     _add_swin_keys(cfg)
     _add_dat_keys(cfg)
     _add_dataset_keys(cfg)
+    _add_loader_keys(cfg)
     _add_input_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
@@ -150,6 +151,12 @@ def _add_dataset_keys(cfg: CfgNode) -> None:
     cfg.DATASETS.CLASS_NAMES = []
     # The datasets' own category ids, in the order of CLASS_NAMES; resolved with them.
     cfg.DATASETS.CATEGORY_IDS = []
+
+
+def _add_loader_keys(cfg: CfgNode) -> None:
+    # With workers: seconds after which a batch that does not come ends the run. Network storage may
+    # be slow; nothing is lost by waiting longer.
+    cfg.DATALOADER.TIMEOUT = 600
 
 
 def _add_input_keys(cfg: CfgNode) -> None:

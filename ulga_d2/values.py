@@ -20,12 +20,21 @@ SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 WARMUPS = ("linear", "constant")
 FLIPS = ("none", "horizontal", "vertical")
 
+MOST_PIXELS = 16384  # of a side of the network's input
+MOST_ITERATIONS = 10**9
+LEAST, MOST = 1e-30, 1e30  # of floating-point numbers: beyond, float32 underflows or overflows
+MOST_COUNT = 2**31 - 1  # of whole numbers
+
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 DEVICES = r"(auto|cpu|mps|cuda)(:\d+)?"
 
 # key, whether a value works, and the cure.
 OF_THE_RUN: Valid = (
-    ("SEED", lambda v: v >= 0, "data order is a function of it, so give 0 or more"),
+    (
+        "SEED",
+        lambda v: 0 <= v < 2**63,
+        "data order is a function of it, so give 0 or more, below 2**63",
+    ),
     (
         "DATALOADER.ASPECT_RATIO_GROUPING",
         lambda v: not v,
@@ -38,28 +47,41 @@ OF_THE_RUN: Valid = (
     ("DATASETS.TEST", lambda v: _are_texts(v), "give names, such as ('brain_tumor_val',)"),
     ("OUTPUT_DIR", lambda v: v.strip(), "give the folder of the run"),
     ("DATASETS.FOLD", lambda v: v >= 0, "folds count from 0"),
-    ("DATALOADER.NUM_WORKERS", lambda v: v >= 0, "give 0 or more"),
+    ("DATALOADER.NUM_WORKERS", lambda v: 0 <= v <= 1024, "give 0 or more, at most 1024"),
+    ("DATALOADER.TIMEOUT", lambda v: 1 <= v <= 10**6, "give 1 to 1,000,000 seconds"),
     (
         "INPUT.SQUARE_SIZE",
-        lambda v: v in range(32, 16385, 32),
-        "give a multiple of 32, at most 16384",
+        lambda v: v in range(32, MOST_PIXELS + 1, 32),
+        f"give a multiple of 32, at most {MOST_PIXELS}",
     ),
     ("INPUT.FORMAT", lambda v: v == "RGB", "images are read as RGB, so give RGB"),
     (
         "INPUT.SCALE_RANGE",
-        lambda v: len(v) == 2 and 0 < v[0] <= v[1],
-        "give two factors, the smaller one first",
+        lambda v: len(v) == 2 and 0.01 <= v[0] <= v[1] <= 100,
+        "give two factors from 0.01 to 100, the smaller one first",
     ),
-    ("INPUT.TILE.SIDE", lambda v: v == 0 or v >= 32, "give 32 or more pixels, or 0 for no tiles"),
+    (
+        "INPUT.TILE.SIDE",
+        lambda v: v == 0 or 32 <= v <= 2**20,
+        "give 32 or more pixels, or 0 for no tiles; at most 1048576",
+    ),
     ("INPUT.TILE.OVERLAP", lambda v: 0 <= v <= 0.9, "give a share of SIDE, 0 to 0.9"),
     ("INPUT.TILE.MIN_VISIBLE", lambda v: 0 < v <= 1, "give more than 0, at most 1"),
-    ("INPUT.TILE.EMPTY_SHARE", lambda v: v >= 0, "give 0 or more"),
+    ("INPUT.TILE.EMPTY_SHARE", lambda v: 0 <= v <= 1e6, "give 0 or more, at most 1000000"),
     ("INPUT.RANDOM_FLIP", lambda v: v in FLIPS, f"give {' or '.join(FLIPS)}"),
-    ("SOLVER.IMS_PER_BATCH", lambda v: v >= 1, "give 1 or more"),
-    ("SOLVER.ACCUMULATION_STEPS", lambda v: v >= 1, "give 1 or more"),
+    ("SOLVER.IMS_PER_BATCH", lambda v: 1 <= v <= 2**16, "give 1 or more, at most 65536"),
+    ("SOLVER.ACCUMULATION_STEPS", lambda v: 1 <= v <= 2**16, "give 1 or more, at most 65536"),
     ("SOLVER.CHECKPOINT_KEEP", lambda v: v >= 1, "give 1 or more"),
-    ("SOLVER.NUM_EPOCHS", lambda v: v >= 0, "give 1 or more, or 0 for MAX_ITER"),
-    ("SOLVER.MAX_ITER", lambda v: v >= 1, "give 1 or more"),
+    (
+        "SOLVER.NUM_EPOCHS",
+        lambda v: 0 <= v <= 10**6,
+        "give 1 or more, at most 1000000, or 0 for MAX_ITER",
+    ),
+    (
+        "SOLVER.MAX_ITER",
+        lambda v: 1 <= v <= MOST_ITERATIONS,
+        f"give 1 or more, at most {MOST_ITERATIONS}",
+    ),
     ("SOLVER.CHECKPOINT_PERIOD", lambda v: v >= 0, "give iterations, or 0 for once an epoch"),
     ("SOLVER.GAMMA", lambda v: 0 < v <= 1, "give more than 0, at most 1"),
     ("SOLVER.WEIGHT_DECAY", lambda v: v >= 0, "give 0 or more"),
@@ -94,11 +116,15 @@ OF_THE_RUN: Valid = (
     ("TEST.FROC_HIT", lambda v: v in ("iou", "centre"), "give iou or centre"),
     (
         "TEST.AUG.MIN_SIZES",
-        lambda v: v and min(v) >= 1,
+        lambda v: v and 1 <= min(v) <= max(v) <= MOST_PIXELS,
         "give the shorter sides of the views in pixels, such as (400, 512)",
     ),
-    ("TEST.AUG.MAX_SIZE", lambda v: v >= 1, "give the longest side of a view in pixels"),
-    ("TEST.DETECTIONS_PER_IMAGE", lambda v: v >= 1, "give 1 or more"),
+    (
+        "TEST.AUG.MAX_SIZE",
+        lambda v: 1 <= v <= MOST_PIXELS,
+        f"give the longest side of a view in pixels, at most {MOST_PIXELS}",
+    ),
+    ("TEST.DETECTIONS_PER_IMAGE", lambda v: 1 <= v <= 10**6, "give 1 or more, at most 1000000"),
     ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", lambda v: v > 0, "give a p-norm, such as 2.0"),
     ("MODEL.FPN.FUSE_TYPE", lambda v: v in ("sum", "avg"), "give sum or avg"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", lambda v: v > 0, "give a norm above 0"),
@@ -106,13 +132,30 @@ OF_THE_RUN: Valid = (
 
 SHARE = (lambda v: 0 < v <= 1, "give more than 0, at most 1")
 COUNT = (lambda v: v >= 1, "give 1 or more")
-THREE = (lambda v: len(v) == 3, "give three numbers: red, green, blue")
+WIDTH = (lambda v: 1 <= v <= 2**16, "give 1 or more, at most 65536")
+CLASSES = (lambda v: 1 <= v <= 10**5, "give 1 or more, at most 100000")
+DEPTH = (lambda v: 1 <= v <= 100, "give 1 or more, at most 100")
+DEPTHS = (lambda v: len(v) == 4 and all(1 <= part <= 100 for part in v), "give four, 1 to 100")
 OF_THE_MODEL: Valid = (
     ("MODEL.DEVICE", lambda v: re.fullmatch(DEVICES, v), "give auto, cpu, cuda, cuda:N or mps"),
     ("MODEL.KEYPOINT_ON", lambda v: not v, "no backbone or data set here has keypoints"),
-    ("MODEL.PIXEL_MEAN", *THREE),
-    ("MODEL.PIXEL_STD", lambda v: len(v) == 3 and min(v) > 0, "give three numbers above 0"),
-    ("MODEL.FPN.OUT_CHANNELS", *COUNT),
+    (
+        "MODEL.PIXEL_MEAN",
+        lambda v: len(v) == 3 and all(abs(part) <= 1e6 for part in v),
+        "give three numbers, red, green and blue, of pixels from 0 to 255",
+    ),
+    (
+        "MODEL.PIXEL_STD",
+        lambda v: len(v) == 3 and all(1e-3 <= part <= 1e6 for part in v),
+        "give three numbers from 0.001, red, green and blue, of pixels from 0 to 255",
+    ),
+    ("MODEL.FPN.OUT_CHANNELS", *WIDTH),
+    ("MODEL.ULGA.VIT.EMBED_DIM", *WIDTH),
+    ("MODEL.ULGA.SWIN.EMBED_DIM", *WIDTH),
+    ("MODEL.ULGA.DAT.EMBED_DIM", *WIDTH),
+    ("MODEL.ULGA.VIT.DEPTH", *DEPTH),
+    ("MODEL.ULGA.SWIN.DEPTHS", *DEPTHS),
+    ("MODEL.ULGA.DAT.DEPTHS", *DEPTHS),
     (
         "MODEL.ANCHOR_GENERATOR.SIZES",
         lambda v: v and all(row and min(row) > 0 for row in v),
@@ -124,8 +167,9 @@ OF_THE_MODEL: Valid = (
         "give rows of heights over widths, such as [[0.5, 1.0, 2.0]]",
     ),
     ("MODEL.ANCHOR_GENERATOR.OFFSET", lambda v: 0 <= v < 1, "give 0 or more, less than 1"),
-    ("MODEL.RETINANET.NUM_CLASSES", *COUNT),
-    ("MODEL.RETINANET.NUM_CONVS", *COUNT),
+    ("MODEL.RETINANET.NUM_CLASSES", *CLASSES),
+    ("MODEL.ROI_HEADS.NUM_CLASSES", *CLASSES),
+    ("MODEL.RETINANET.NUM_CONVS", *DEPTH),
     (
         "MODEL.RETINANET.IOU_THRESHOLDS",
         lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1,
@@ -192,9 +236,21 @@ def _check_kinds(cfg: CfgNode) -> None:
         found = list(_flat(value))
         if any(isinstance(part, float) and not math.isfinite(part) for part in found):
             raise UserError(f"{key} is {value!r}; give numbers that are finite")
-        kinds = {_kind(part) for part in _flat(default)} if _is_list(default) else set()
+        for part in found:
+            _check_size(key, part)
+        kinds = set() if default is None else {_kind(part) for part in _flat(default)}
         if kinds and not kinds >= {_kind(part) for part in found}:
             raise UserError(f"{key} is {value!r}; give {' or '.join(kinds)}s, like {default!r}")
+
+
+def _check_size(key: str, part: Any) -> None:
+    """Refuse numbers that no 32 bits hold, and text that no file can be named by."""
+    if isinstance(part, float) and part and not LEAST <= abs(part) <= MOST:
+        raise UserError(f"{key} has {part!r}; give 0, or a size from {LEAST:g} to {MOST:g}")
+    if isinstance(part, int) and abs(part) > MOST_COUNT and key != "SEED":
+        raise UserError(f"{key} has {part}; give at most {MOST_COUNT}")
+    if isinstance(part, str) and not part.isprintable():
+        raise UserError(f"{key} has {part!r}; leave the control characters out")
 
 
 def _are_texts(value: Any) -> bool:

@@ -104,12 +104,31 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, or join what shards have predicted; return 1 if an image was skipped."""
     _check(args)
-    from ..inference.batch import closing_line, find_parts, join_parts, prepare_output
+    from ..engine.signals import StopSignals, stop_now
+    from ..folder_lock import release_locks
+
+    try:
+        with StopSignals(grace=5) as signals, signals.at_once(stop_now):
+            return _run(args)
+    finally:
+        release_locks()
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..inference.batch import (
+        closing_line,
+        find_parts,
+        join_parts,
+        lock_output,
+        prepare_output,
+    )
 
     start = time.perf_counter()
     if args.merge:
         find_parts(args.merge)  # before the output folder is touched
-        if args.out.resolve() not in [folder.resolve() for folder in args.merge]:
+        if args.out.resolve() in [folder.resolve() for folder in args.merge]:
+            lock_output(args.out)
+        else:
             prepare_output(args.out, overwrite=args.overwrite)
         totals, images = join_parts(args.out, args.merge, keep_parts=True), 0
     else:

@@ -15,13 +15,12 @@ import torch
 from detectron2.utils import comm
 
 from ..errors import UserError
-from ..weights.checkpoint import CHECKPOINTS, LAST_CHECKPOINT
+from ..evaluation.atomic import unfinished_path
+from ..weights.checkpoint import LAST_CHECKPOINT
 from ..weights.digest import KEY, content_sha256, file_sha256
 from ..weights.load import FORMAT
 
 logger = logging.getLogger(__name__)
-
-UNFINISHED = ".tmp"
 
 
 def checkpoint_name(done: int, max_iter: int) -> str:
@@ -80,7 +79,7 @@ def save_together(
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Put a new file in the place of `path`, whole or not at all."""
-    temporary = path.with_name(path.name + UNFINISHED)
+    temporary = unfinished_path(path)
     try:
         with open(temporary, "wb") as raw:
             file = _Hashing(raw)
@@ -127,13 +126,6 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def remove_unfinished(folder: str | Path) -> None:
-    """Delete the half-written files that a kill in the middle of a save has left."""
-    for name in (CHECKPOINTS, LAST_CHECKPOINT):
-        for path in Path(folder).glob(name + UNFINISHED):
-            path.unlink(missing_ok=True)
 
 
 def remove_old(folder: str | Path, keep: int, latest: int) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from detectron2.config import CfgNode
     from torch import nn
 
+MOST_PARAMETERS = 2 * 10**9  # 32 GB with their gradients and moments; ours have at most 0.1 * 10**9
+
 # detectron2's keys that a stock trainer reads and this one does not, with what to use instead.
 OF_THE_STOCK_INPUT = "INPUT.SQUARE_SIZE and INPUT.SCALE_RANGE set the sizes"
 OF_THE_STOCK_OPTIMIZER = "the optimizer is AdamW; vectors and tables do not decay"
@@ -107,7 +109,14 @@ def check_model(cfg: CfgNode) -> None:
             )
     _check_norms(cfg)
     _check_anchors(cfg)
-    _check_anchor_sizes(cfg, build_empty_model(cfg))
+    model = build_empty_model(cfg)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(
+            f"the model of this config has {count:,} parameters, and {MOST_PARAMETERS:,} are taken "
+            "at most; give smaller widths, depths and tables"
+        )
+    _check_anchor_sizes(cfg, model)
 
 
 def build_empty_model(cfg: CfgNode) -> nn.Module:

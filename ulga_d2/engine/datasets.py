@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..config import default_category_ids
 from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
+from ..data.fingerprint import fingerprint
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..data.root import data_root
@@ -48,6 +49,10 @@ class RunData:
     def epoch_length(self) -> int:
         """Number of training images, or of tiles, in an epoch."""
         return self.tiles.epoch_length if self.tiles else len(self.train)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells whether a resumed run trains on the same records."""
+        return fingerprint(self.train, exact=True)
 
 
 def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -18,11 +19,13 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from ..errors import UserError
+from ..folder_lock import exit_now
 from ..inference.device import available_cores
 
 BACKENDS = {"cuda": "nccl", "cpu": "gloo"}
 # When a rank has failed, the others get as long to end by themselves, and again after SIGTERM.
 GRACE_SECONDS = 20
+INTERRUPT_SECONDS = 5  # that Ctrl-C leaves a rank to end by itself
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -65,6 +68,9 @@ def _wait(ranks: mp.ProcessContext, args: argparse.Namespace, faults: Any) -> in
     try:
         while not ranks.join(grace_period=GRACE_SECONDS):
             pass
+    except KeyboardInterrupt:
+        _end(ranks)
+        raise
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         messages = set()
         while not faults.empty():
@@ -75,6 +81,17 @@ def _wait(ranks: mp.ProcessContext, args: argparse.Namespace, faults: Any) -> in
             raise
         return _exit_code(args, error)
     return 0
+
+
+def _end(ranks: mp.ProcessContext) -> None:
+    """End the ranks at Ctrl-C, which a terminal sends to them, too; kill those that wait."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        for process in ranks.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+        deadline = time.monotonic() + INTERRUPT_SECONDS
+        for process in ranks.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextlib.contextmanager
@@ -186,21 +203,13 @@ def run_rank(
         main(args)
     except UserError as error:
         tell(str(error))
-        leave(2)
+        exit_now(2)
     except SystemExit as stop:
         code = int(stop.code or 0)
     comm.synchronize()  # a rank that is done early would break the others' connections
     if dist.is_initialized():
         dist.destroy_process_group()
-    leave(code)
-
-
-def leave(code: int) -> NoReturn:
-    """End the process without the interpreter's tear-down, in which gloo's threads can abort."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    exit_now(code)
 
 
 def _free_port() -> int:

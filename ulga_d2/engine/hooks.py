@@ -11,8 +11,12 @@ from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
-from .checkpoint import checkpoint_name, remove_old, remove_unfinished, save_together
+from ..evaluation.atomic import write_atomically
+from ..folder_lock import check_still_locked
+from .checkpoint import checkpoint_name, remove_old, save_together
 from .history import WINDOW
+
+METRICS = "metrics.json"  # a line of JSON a window of iterations
 
 
 class CheckpointHook(HookBase):
@@ -27,16 +31,12 @@ class CheckpointHook(HookBase):
         self._period = period
         self._keep = keep
 
-    def before_train(self) -> None:
-        """Clear what a kill in the middle of a save has left."""
-        if comm.is_main_process():
-            remove_unfinished(self._folder)
-
     def after_step(self) -> None:
         """Save if this iteration is one to save after."""
         done = self.trainer.iter + 1
         if done % self._period and done != self.trainer.max_iter:
             return
+        check_still_locked(self._folder)
         name = checkpoint_name(done, self.trainer.max_iter)
         save_together(self._folder, name, self._collect())
         if comm.is_main_process():
@@ -78,7 +78,7 @@ class CurveWriter(PeriodicWriter):
 
 def build_writer(folder: str, start_iter: int, max_iter: int) -> CurveWriter:
     """Return the writer to the console, to `metrics.json` and to TensorBoard's file."""
-    metrics_file = os.path.join(folder, "metrics.json")
+    metrics_file = os.path.join(folder, METRICS)
     drop_lines_from(metrics_file, start_iter)
     writers = [
         CommonMetricPrinter(max_iter),
@@ -103,7 +103,4 @@ def drop_lines_from(metrics_file: str, iteration: int) -> None:
                     kept.append(line)
             except (ValueError, KeyError):
                 continue
-    temporary = metrics_file + ".tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(kept)
-    os.replace(temporary, metrics_file)
+    write_atomically(metrics_file, "".join(kept).encode())

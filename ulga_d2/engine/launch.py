@@ -113,19 +113,33 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         UserError: anything in the arguments, the config, the data or the machine that the user can
             mend; found before any long work wherever possible.
     """
+    from ..folder_lock import release_locks
+    from .signals import StopSignals, stop_now
+
+    try:
+        with StopSignals(grace=5) as signals, signals.at_once(stop_now):
+            return _main(args)
+    finally:
+        release_locks()
+
+
+def _main(args: argparse.Namespace) -> dict[str, Any]:
     from detectron2.utils import comm
 
     start = time.perf_counter()
     cfg, data, state = setup(args)
     if args.eval_only:
-        results = _evaluate_only(cfg, data, state)
+        source = f"the last checkpoint of {cfg.OUTPUT_DIR}" if args.resume else cfg.MODEL.WEIGHTS
+        results = _evaluate_only(cfg, data, state, source)
     else:
-        from .run_folder import write_config
+        from .run_folder import finished_results, write_config
         from .trainer import Trainer
 
-        trainer = Trainer(cfg, data, state, resume=args.resume)
-        write_config(cfg)  # only now is it known that the checkpoint fits
-        results = _train(trainer)
+        results = comm.all_gather(finished_results(cfg, state))[0] if args.resume else None
+        if results is None:
+            trainer = Trainer(cfg, data, state, resume=args.resume)
+            write_config(cfg)  # only now is it known that the checkpoint fits
+            results = _train(trainer)
     if comm.is_main_process():
         _log_summary(cfg, results, time.perf_counter() - start)
     return results
@@ -181,8 +195,9 @@ def setup(
     from .datasets import check_checkpoint_classes, load_run_data
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
+    from .resumable import check_length, check_same_data
     from .run_folder import open_run_folder, read_state, warn_of_changes
-    from .torchrun import goes_on, refuse_another_run
+    from .torchrun import goes_on, is_started_again, refuse_another_run
 
     cfg = read_config(args)
     goes_on_by_itself = goes_on(cfg, args)
@@ -205,16 +220,19 @@ def setup(
         refuse_another_run(cfg, state)
     if args.resume:
         warn_of_changes(cfg, state)
+        if not args.eval_only:
+            check_length(cfg, state)
+            check_same_data(state, data, by_itself=is_started_again())
     return cfg, data, state
 
 
-def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any]) -> dict[str, Any]:
+def _evaluate_only(cfg: CfgNode, data: Any, state: dict[str, Any], source: str) -> dict[str, Any]:
     from ..inference.model import build_seeded_model
     from ..weights.checkpoint import evaluated_weights, load_weights
     from .evaluate import evaluate
 
     model = build_seeded_model(cfg)
-    load_weights(model, {"model": evaluated_weights(state)}, "the checkpoint to evaluate")
+    load_weights(model, {"model": evaluated_weights(state)}, source)
     return evaluate(cfg, model, data, state["iteration"])
 
 

@@ -35,6 +35,15 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def free_shared_memory() -> int | None:
+    """Return the free bytes of /dev/shm, through which data workers pass batches, where it is."""
+    try:
+        status = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):  # a system without it
+        return None
+    return status.f_bavail * status.f_frsize
+
+
 def _kilobytes(file: str, name: str) -> int | None:
     path = Path(file)
     found = path.is_file() and re.search(rf"{name}:\s+(\d+) kB", path.read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..evaluation.atomic import write_atomically
+from ..inference.finite import tensors_in
+from ..weights.tensor_checks import is_finite
 from .step import GradientStep, StepOutcome
 
 REPORT = "not_finite.json"
@@ -67,7 +69,7 @@ def _write(report: dict[str, Any], path: Path) -> None:
 
 def has_finite_weights(model: nn.Module) -> bool:
     """Tell whether a model's weights can be gone on with."""
-    return all(map(_is_finite, model.parameters()))
+    return all(map(is_finite, model.parameters()))
 
 
 def first_fault(step: GradientStep, batches: Sequence[list[dict]], iteration: int) -> str:
@@ -80,16 +82,16 @@ def first_fault(step: GradientStep, batches: Sequence[list[dict]], iteration: in
     kinds = (("weight", model.named_parameters()), ("buffer", model.named_buffers()))
     for kind, named in kinds:
         for name, value in named:
-            if not _is_finite(value):
+            if not is_finite(value):
                 return f"the {kind} {name}"
     for image in (image for batch in batches for image in batch):
-        if not _is_finite(image["image"]):
+        if not is_finite(image["image"]):
             return f"the pixels of image {image['image_id']}"
     model.zero_grad(set_to_none=True)
     with _watching(model) as faults:
         for micro, batch in enumerate(batches):
             losses = step.losses(model, batch, iteration, micro)
-            faults += [f"the loss {name}" for name in losses if not _is_finite(losses[name])]
+            faults += [f"the loss {name}" for name in losses if not is_finite(losses[name])]
             if not faults:
                 step.backward(losses)
             if faults:
@@ -103,11 +105,11 @@ def _watching(model: nn.Module) -> Iterator[list[str]]:
     faults: list[str] = []
 
     def note(value: Tensor, text: str) -> None:
-        if not _is_finite(value):
+        if not is_finite(value):
             faults.append(text)
 
     def after_forward(name: str, output: Any) -> None:
-        for value in _tensors(output):
+        for value in tensors_in(output):
             note(value, f"the output of {name}")
             if value.requires_grad:
                 value.register_hook(
@@ -134,23 +136,10 @@ def _watching(model: nn.Module) -> Iterator[list[str]]:
 def _overflow(model: nn.Module) -> str:
     """Name the largest gradient, where the square of them all is too large for its type."""
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    if not grads or _is_finite(nn.utils.get_total_norm(grads.values())):
+    if not grads or is_finite(nn.utils.get_total_norm(grads.values())):
         return ""
     largest = max(grads, key=lambda name: float(grads[name].abs().max()))
     return f"the length of the gradient, of which {largest} has the largest entry"
-
-
-def _is_finite(value: Tensor) -> bool:
-    return not value.is_floating_point() or bool(torch.isfinite(value).all())
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (dict, list, tuple)):
-        values: Iterable[Any] = output.values() if isinstance(output, dict) else output
-        for value in values:
-            yield from _tensors(value)
 
 
 def _store_images(path: Path, batches: Sequence[list[dict]]) -> str:

@@ -11,6 +11,7 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from torch import nn
 
 from ..errors import UserError
+from ..values import MOST_ITERATIONS
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -39,6 +40,11 @@ def resolve_schedule(cfg: CfgNode, epoch_length: int) -> None:
     epoch = math.ceil(epoch_length / solver.IMS_PER_BATCH)
     if solver.NUM_EPOCHS:
         _refuse_a_second_length(cfg, epoch)
+        if epoch * solver.NUM_EPOCHS > MOST_ITERATIONS:
+            raise UserError(
+                f"SOLVER.NUM_EPOCHS is {solver.NUM_EPOCHS}, of {epoch} iterations each; give a "
+                f"number with at most {MOST_ITERATIONS} iterations in all"
+            )
         solver.MAX_ITER = epoch * solver.NUM_EPOCHS
         solver.STEPS = _steps(cfg)
         solver.WARMUP_ITERS = min(solver.WARMUP_ITERS, round(WARMUP_SHARE * solver.MAX_ITER))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,10 @@ from .optimizer import build_optimizer
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+    from .datasets import RunData
+
+logger = logging.getLogger(__name__)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each of its parameter's shape
 
@@ -53,6 +58,48 @@ def check_resumable(cfg: CfgNode, state: dict[str, Any], path: Path) -> None:
     _check_moments(cfg, model, state, path)
 
 
+def check_length(cfg: CfgNode, state: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that has come further than its config wants it to.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    if state["iteration"] > cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"--resume: {state['iteration']} iterations were done, and SOLVER.MAX_ITER is "
+            f"{cfg.SOLVER.MAX_ITER}; give {state['iteration']} or more, or --eval-only to evaluate "
+            "the weights"
+        )
+
+
+def check_same_data(state: Mapping[str, Any], data: RunData, *, by_itself: bool) -> None:
+    """Warn where a resumed run would train on other records than before.
+
+    Args:
+        state: the checkpoint; older versions wrote nothing of the data into it.
+        data: of the run, as they are now.
+        by_itself: nobody has asked for it now: a launcher or a scheduler has started the run again.
+
+    Raises:
+        UserError: the data differ, and the run goes on by itself.
+    """
+    before, now = state.get("data"), data.fingerprint()
+    if before is None:
+        logger.info("the checkpoint does not tell which data its run read: not compared")
+    elif before["sha256"] != now["sha256"]:
+        counts = " and ".join(
+            f"{of['images']:,} images with {of['boxes']:,} boxes {when}"
+            for of, when in ((before, "before"), (now, "now"))
+        )
+        what = f"the training data are not those of the checkpoint: {counts}"
+        if by_itself:
+            raise UserError(
+                f"{what}. A run that is started again by itself does not go on with other data: "
+                "give it the data of before, or start it by hand with --resume"
+            )
+        logger.warning("--resume: %s; the run is no longer that of one data set", what)
+
+
 def _model_of(cfg: CfgNode, num_classes: int) -> nn.Module:
     own = cfg.clone()
     own.defrost()
@@ -66,8 +113,13 @@ def _check_moments(cfg: CfgNode, model: nn.Module, state: Mapping[str, Any], pat
     parameters = [parameter for group in groups for parameter in group["params"]]
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     moments = state["moments"]
-    if state["iteration"] and not moments:
-        raise UserError(f"{path}: it holds no moments of the optimizer")
+    missing = [number for number in range(len(parameters)) if number not in moments]
+    if state["iteration"] and missing:  # a step gives every parameter a gradient
+        first = names[id(parameters[missing[0]])]
+        raise UserError(
+            f"{path}: it holds no moments of {len(missing)} of {len(parameters)} parameters, such "
+            f"as {first}"
+        )
     for number, of_one in moments.items():
         if type(number) is not int or not 0 <= number < len(parameters):
             raise UserError(
@@ -139,6 +191,14 @@ def _are_evaluations(value: object) -> bool:
     return _are_pairs(value, is_evaluation)
 
 
+def _is_fingerprint(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and all(type(value.get(name)) is int for name in ("images", "boxes"))
+        and isinstance(value.get("sha256"), str)
+    )
+
+
 _ABSENT = object()
 _NEEDED = ("moments", "loss_normalizer")  # older versions wrote no others
 _ENTRIES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -146,4 +206,5 @@ _ENTRIES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("loss_normalizer", _are_normalizers, "a number above 0 of each process, or None"),
     ("recent", _are_recent, "the last figures by their names"),
     ("evaluations", _are_evaluations, "pairs of an iteration and a figure"),
+    ("data", _is_fingerprint, "counts of the training set, and its sha256"),
 )

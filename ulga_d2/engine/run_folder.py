@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-import os
 import platform
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import changed_settings
 from ..errors import UserError
+from ..evaluation.atomic import remove_unfinished
+from ..folder_lock import lock_folder
+from ..inference.load import INFERENCE_FOLDER
 from ..version import __version__
 from ..weights.checkpoint import holds_checkpoint, load_checkpoint, load_last
 from ..weights.layout import PublicWeights
+from .hooks import METRICS
 from .initial import read_initial
 from .resumable import check_resumable
 
@@ -32,6 +37,7 @@ NO_MATTER = {
     "OUTPUT_DIR",
     "DATASETS.CATEGORY_IDS",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.TIMEOUT",
     "INPUT.MAX_SIZE_TEST",
     "INPUT.MIN_SIZE_TEST",
     "MODEL.WEIGHTS",
@@ -46,28 +52,29 @@ NO_MATTER = {
 
 
 def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Make OUTPUT_DIR, start its log, and refuse to write over another run.
+    """Make OUTPUT_DIR, lock it, start its log, and refuse to write over another run.
+
+    Every rank must call it; the first one holds the lock until `release_locks`.
 
     Raises:
-        UserError: a folder that cannot be written, or one that holds a run which is neither resumed
-            nor evaluated.
+        UserError: on every rank: a folder that cannot be written, one that another process uses, or
+            one that holds a run which is neither resumed nor evaluated.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write_test_{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"OUTPUT_DIR {folder} cannot be written ({error.strerror}); name another folder"
-        ) from None
-    if holds_checkpoint(folder) and not (args.resume or args.eval_only):
-        raise UserError(
-            f"OUTPUT_DIR {folder} already holds a run. Add --resume to go on with it, or give "
-            "another OUTPUT_DIR"
-        )
+    if comm.get_rank():
+        messages = comm.all_gather("")
+    else:
+        fault = taken_over = ""
+        try:
+            taken_over = _take(folder, args)
+        except UserError as error:
+            fault = str(error)
+        messages = comm.all_gather(fault)
+    if messages[0]:
+        raise UserError(messages[0])
     _start_log(folder)
+    if not comm.get_rank() and taken_over:
+        logger.warning("%s", taken_over)
     logger.info(
         "ulga_d2 %s, Python %s, torch %s, torchvision %s, detectron2 %s, %d processes x %d threads",
         __version__,
@@ -79,6 +86,29 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.get_num_threads(),
     )
     logger.info("config %s, options: %s", args.config_file, " ".join(args.opts) or "none")
+
+
+def _take(folder: Path, args: argparse.Namespace) -> str:
+    """Make the folder and lock it; refuse one that holds another run.
+
+    Returns:
+        see `lock_folder`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR {folder} cannot be written ({error.strerror}); name another folder"
+        ) from None
+    taken_over = lock_folder(folder, "OUTPUT_DIR")
+    if holds_checkpoint(folder) and not (args.resume or args.eval_only):
+        raise UserError(
+            f"OUTPUT_DIR {folder} already holds a run. Add --resume to go on with it, or give "
+            "another OUTPUT_DIR"
+        )
+    for path in (folder, *(folder / INFERENCE_FOLDER).glob("**/")):
+        remove_unfinished(path)
+    return taken_over
 
 
 def _start_log(folder: Path) -> None:
@@ -137,6 +167,58 @@ def _read_last(cfg: CfgNode, *, with_training: bool) -> tuple[Path, dict[str, An
             f"{', '.join(f'{name} (iteration {at})' for name, at in read)}; give them one folder"
         )
     return path, state
+
+
+def finished_results(cfg: CfgNode, state: dict[str, Any]) -> dict[str, Any] | None:
+    """Tell of a run that had come to its end; return the results of its last evaluation.
+
+    Returns:
+        results as `evaluate` gives them; None for a run that is to go on, whose last evaluation
+        was cut, or whose config has changed since, so that it is evaluated again.
+    """
+    done, length = state["iteration"], cfg.SOLVER.MAX_ITER
+    if done != length:
+        return None
+    logger.info(
+        "--resume: %d of %d iterations were done. Raise SOLVER.MAX_ITER to train on, or add "
+        "--eval-only to score the run again",
+        done,
+        length,
+    )
+    changes = {key for key, *_ in changed_settings(state["config"], cfg.dump())}
+    if changes - (NO_MATTER - {"TEST.FROC_HIT"}):
+        return None
+    try:
+        *_, line = (Path(cfg.OUTPUT_DIR) / METRICS).read_text(encoding="utf-8").splitlines()
+        last = json.loads(line)
+    except (OSError, ValueError):
+        return None
+    sets = cfg.DATASETS.TEST if len(cfg.DATASETS.TEST) > 1 else ()
+    results = _nested(last, sets)
+    is_complete = all(results.get(name) for name in sets or ("bbox",))
+    return results if last.get("iteration") == done and is_complete else None
+
+
+def _nested(figures: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+    """Turn "bbox/AP" of one set, or "name/bbox/AP" of several, into dicts in dicts."""
+    if not sets:
+        groups: dict[str, Any] = {}
+        for key, value in figures.items():
+            group, slash, name = key.partition("/")
+            if slash:
+                groups.setdefault(group, {})[name] = value
+        return groups
+    return {
+        name: _nested(
+            {
+                key.removeprefix(f"{name}/"): value
+                for key, value in figures.items()
+                if key.startswith(f"{name}/")
+            },
+            (),
+        )
+        for name in sets
+    }
 
 
 def warn_of_changes(cfg: CfgNode, state: dict[str, Any]) -> None:

@@ -128,6 +128,11 @@ class PositionSampler(Sampler):
         self.world_size = world_size
         self.iterations = range(start_iter, max_iter)
 
+    @property
+    def first_position(self) -> int:
+        """The position of the first image; 0 where there is none left."""
+        return next(iter(self), 0)
+
     def __len__(self) -> int:
         return len(self.iterations) * self.accumulation_steps * self.batch_size
 

@@ -18,8 +18,9 @@ from detectron2.utils import comm
 
 from ..config import changed_settings
 from ..errors import UserError
+from ..folder_lock import exit_now
 from ..weights.checkpoint import holds_checkpoint
-from .distributed import check_processes, join_group, leave, run_rank
+from .distributed import check_processes, join_group, run_rank
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -95,14 +96,14 @@ def run_started(
             join_group(args, device, store=store, rank=rank, world_size=world_size)
     except UserError as error:
         tell(str(error))
-        leave(2)
+        exit_now(2)
     try:
         run_rank(main, args, tell)
     except KeyboardInterrupt:
-        leave(130)
+        exit_now(130)
     except Exception:  # told here, because the interpreter's own end is skipped
         traceback.print_exc()
-        leave(1)
+        exit_now(1)
 
 
 def unused_part(store: dist.Store, rank: int, world_size: int) -> dist.Store:
@@ -143,12 +144,26 @@ def _is_first(store: dist.Store, message: str) -> bool:
 def goes_on(cfg: CfgNode, args: argparse.Namespace) -> bool:
     """Tell whether torchrun has started the run again, and it has left a checkpoint to go on from.
 
-    Every rank must call it: torchrun counts its restarts on each machine alone.
+    Every rank must call it.
     """
-    again = max(comm.all_gather(int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))))
+    again = _restarts("TORCHELASTIC_RESTART_COUNT")
     if not again or args.resume or args.eval_only:
         return False
     return holds_checkpoint(cfg.OUTPUT_DIR)
+
+
+def is_started_again() -> bool:
+    """Tell whether torchrun or a scheduler (Slurm's requeue) has started the run again by itself.
+
+    Every rank must call it.
+    """
+    return any([_restarts("TORCHELASTIC_RESTART_COUNT"), _restarts("SLURM_RESTART_COUNT")])
+
+
+def _restarts(name: str) -> int:
+    """Return the most restarts that any rank knows of: torchrun counts on each machine alone."""
+    text = os.environ.get(name, "")
+    return max(comm.all_gather(int(text) if text.isdecimal() else 0))
 
 
 def refuse_another_run(cfg: CfgNode, state: dict[str, Any]) -> None:

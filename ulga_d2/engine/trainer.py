@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -11,11 +12,11 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 
 from ..errors import UserError
+from ..folder_lock import check_still_locked
 from ..inference.model import build_seeded_model
 from ..weights.checkpoint import load_weights
 from .averaged import averaged_state, build_averaged, load_averaged
 from .checkpoint import checkpoint_name, remove_old, save_checkpoint
-from .distributed import leave
 from .evaluate import evaluate
 from .evaluation_hook import EvaluationHook, Evaluations
 from .history import BoundedStorage, Recent
@@ -24,14 +25,18 @@ from .initial import start_from
 from .loader import build_train_loader
 from .not_finite import REPORT, has_finite_weights, report_not_finite
 from .optimizer import build_optimizer
-from .signals import StopSignals, tell_of_stop
+from .signals import GRACE_SECONDS, StopSignals, end_process, tell_of_stop
 from .step import GradientStep, StepOutcome
+from .workers import DataWorkerError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
     from ..weights.layout import PublicWeights
     from .datasets import RunData
+
+
+FIRST_STEP_SECONDS = 60.0  # that a signal leaves to the first step, whose length nobody knows
 
 
 class Trainer(TrainerBase):
@@ -67,6 +72,7 @@ class Trainer(TrainerBase):
         self.scheduler = build_lr_scheduler(cfg, self.optimizer)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
+        self._data = data.fingerprint()
         self.evaluations: Evaluations = []
         self.recent: Recent = {}  # figures before the first iteration
         if state is not None and not resume:
@@ -77,7 +83,8 @@ class Trainer(TrainerBase):
             self._load_progress(state)
         self.done = self.start_iter
         self._step = GradientStep(cfg, self.model)
-        self._signals = StopSignals()
+        self._signals = StopSignals(grace=FIRST_STEP_SECONDS)
+        self._longest_step = 0.0
         self._stop = 0  # the signal that all ranks know of
         self.results: dict[str, Any] = {}
         self.register_hooks(self._hooks_in_order())
@@ -122,7 +129,7 @@ class Trainer(TrainerBase):
         """Take one optimizer step, unless its loss or its gradient is not finite."""
         normalizer = getattr(self.model, "loss_normalizer", None)
         start = time.perf_counter()
-        batches = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATION_STEPS)]
+        batches = self._read_batches()
         waited = time.perf_counter() - start
         outcome = self._step.gradient(batches, self.iter, waited, self._signals.asked)
         if not outcome.is_finite:
@@ -132,12 +139,42 @@ class Trainer(TrainerBase):
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         self.done, self._stop = self.iter + 1, outcome.stop
+        self._longest_step = max(self._longest_step, time.perf_counter() - start)
+        # A step that takes much longer than the longest one waits for a rank that does not come.
+        self._signals.grace = max(GRACE_SECONDS, 3 * self._longest_step)
         self.storage.put_scalars(
             total_loss=sum(outcome.losses.values()),
             **outcome.losses,
             gradient_norm=outcome.norm,
             data_time=outcome.data_time,
         )
+
+    def _read_batches(self) -> list[list[dict]]:
+        """Return the step's micro-batches; nothing of the step has been done before.
+
+        So one process can save at once where the data do not come. With ranks it cannot, since
+        the others may be elsewhere.
+        """
+        is_alone = comm.get_world_size() == 1
+        act = self._signals.at_once(self._save_and_leave) if is_alone else nullcontext()
+        try:
+            with act:
+                return [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATION_STEPS)]
+        except DataWorkerError as error:
+            if is_alone and self.done > self.start_iter:
+                name = self._save(self.state())
+                raise UserError(
+                    f"{error}. {name} holds the {self.done} iterations before"
+                ) from None
+            raise
+
+    def _save_and_leave(self, number: int) -> NoReturn:
+        """End the process at once, whatever its data workers wait for."""
+        if self.done > self.start_iter:
+            self._save(self.state())
+        tell_of_stop(number, self.done)
+        self.after_train()  # closes the files of the curves
+        end_process(128 + number)
 
     def _refuse(
         self, batches: list[list[dict]], outcome: StepOutcome, normalizer: float | None
@@ -160,6 +197,7 @@ class Trainer(TrainerBase):
     def _save(self, state: dict[str, Any]) -> str:
         """Save on the main process, and ask nothing of the others, which may be elsewhere."""
         name = checkpoint_name(state["iteration"], self.max_iter)
+        check_still_locked(self.cfg.OUTPUT_DIR)
         if comm.is_main_process():
             save_checkpoint(self.cfg.OUTPUT_DIR, name, state)
             remove_old(self.cfg.OUTPUT_DIR, self.cfg.SOLVER.CHECKPOINT_KEEP, state["iteration"])
@@ -167,6 +205,7 @@ class Trainer(TrainerBase):
 
     def _save_and_stop(self) -> NoReturn:
         """End the process as the signal asked; --resume goes on after the step just taken."""
+        self._signals.is_acting = True
         if self.done < self.max_iter:  # else the final weights are saved
             self._save(self.state())
         tell_of_stop(self._stop, self.done)
@@ -178,7 +217,7 @@ class Trainer(TrainerBase):
         def save_and_leave(number: int) -> None:
             self._save(state)
             tell_of_stop(number, state["iteration"])
-            leave(128 + number)
+            end_process(128 + number)
 
         model = self.model if self.averaged is None else self.averaged.module
         with self._signals.at_once(save_and_leave):
@@ -202,6 +241,7 @@ class Trainer(TrainerBase):
             "evaluations": [list(pair) for pair in self.evaluations],
             "class_names": list(self.data.class_names),
             "config": self.cfg.dump(),
+            "data": self._data,
         }
 
     def _load_progress(self, state: dict[str, Any]) -> None:

@@ -3,8 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 from detectron2.utils.file_io import PathManager
+
+_UNFINISHED = re.compile(r"(.+)\.\d+\.tmp")
+
+
+def unfinished_path(path: str | Path) -> Path:
+    """Return the name that a file has until it is complete; it carries the process's number."""
+    return Path(f"{path}.{os.getpid()}.tmp")
+
+
+def final_name(name: str) -> str:
+    """Return the name that a file gets when it is complete, given either name."""
+    match = _UNFINISHED.fullmatch(name)
+    return match[1] if match else name
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Delete the unfinished files that killed processes have left in a folder.
+
+    Call it with the lock on the folder held: then no other process is writing one.
+    """
+    for path in Path(folder).glob("*.tmp"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: str, content: bytes) -> None:
@@ -17,7 +42,11 @@ def write_atomically(path: str, content: bytes) -> None:
             file.write(content)
         return
     PathManager.mkdirs(os.path.dirname(path) or ".")
-    unfinished = f"{path}.tmp"
-    with PathManager.open(unfinished, "wb") as file:
-        file.write(content)
-    os.replace(unfinished, path)
+    unfinished = unfinished_path(path)
+    try:
+        with PathManager.open(str(unfinished), "wb") as file:
+            file.write(content)
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise

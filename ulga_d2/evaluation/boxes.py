@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from numbers import Integral
+from collections.abc import Container, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from ulga_d2.errors import UserError
@@ -18,6 +18,7 @@ Record = Mapping[str, Any]
 Prediction = Mapping[str, Any]
 
 REQUIRED_KEYS = {"image_id", "category_id", "bbox", "score"}
+MOST = 2**31  # pixels, and of a score: far more than any image or detector has
 COCO_LIMIT = 100  # detections an image that COCO's own metrics look at, best first
 
 
@@ -54,39 +55,50 @@ def check_ground_truth(records: Sequence[Record], class_names: Sequence[str]) ->
 
 
 def check_predictions(
-    predictions: Sequence[Prediction], image_ids: Container[int | str], num_classes: int
+    predictions: Sequence[Prediction],
+    image_ids: Container[int | str],
+    num_classes: int,
+    source: str = "",
 ) -> None:
-    """Raise UserError at the first prediction that cannot be scored."""
+    """Raise UserError at the first prediction that cannot be scored.
+
+    Args:
+        predictions: COCO's result list.
+        image_ids: of the ground truth.
+        num_classes: of the ground truth.
+        source: the file that the predictions are from, for messages.
+    """
+    place = f"{source}, " if source else ""
     for number, prediction in enumerate(predictions, start=1):
         fault = _fault(prediction, image_ids, num_classes)
         if fault is not None:
-            image = prediction.get("image_id")
-            raise UserError(f"prediction number {number} (image_id {image!r:.80}): {fault}")
+            image = f"{prediction.get('image_id')!r:.80}"
+            raise UserError(f"{place}prediction number {number} (image_id {image}): {fault}")
 
 
 def _fault(prediction: Prediction, image_ids: Container[int | str], num_classes: int) -> str | None:
     if not prediction.keys() >= REQUIRED_KEYS:
         missing = ", ".join(sorted(REQUIRED_KEYS - prediction.keys()))
         return f"it has no {missing}; write COCO's result format"
-    if not isinstance(prediction["image_id"], (str, Integral)):
-        return "an image_id is a number or a text"
-    if prediction["image_id"] not in image_ids:
-        return _no_such_image(prediction["image_id"], image_ids)
-    category = prediction["category_id"]
-    if not isinstance(category, Integral) or not 0 <= category < num_classes:
-        return f"category_id {category!r} is not in 0..{num_classes - 1}; number classes from 0"
+    image_id, category = prediction["image_id"], prediction["category_id"]
+    if isinstance(image_id, bool) or not isinstance(image_id, (Integral, str)):
+        return "an image_id is a whole number or a text"
+    if image_id not in image_ids:
+        return _no_such_image(image_id, image_ids)
+    is_whole = isinstance(category, Integral) and not isinstance(category, bool)
+    if not is_whole or not 0 <= category < num_classes:
+        return f"category_id {category!r:.80} is not in 0..{num_classes - 1}; number classes from 0"
     box, score = prediction["bbox"], prediction["score"]
-    try:
-        finite = all(map(math.isfinite, [*box, score]))
-    except (TypeError, OverflowError):
+    is_list = not isinstance(box, (str, bytes, Mapping)) and isinstance(box, Iterable)
+    numbers = [*box, score] if is_list else [score]
+    if not is_list or any(isinstance(v, bool) or not isinstance(v, Real) for v in numbers):
         return f"bbox {box!r:.80} and score {score!r:.80} must be numbers"
-    if not finite:
-        return (
-            f"bbox {box} or score {score} is not finite: the model has diverged; "
-            "lower SOLVER.BASE_LR or evaluate an earlier checkpoint"
-        )
+    if not all(-math.inf < v < math.inf for v in numbers):
+        return f"bbox {box!r:.80} or score {score!r:.80} is not finite; check what has written it"
+    if max(map(abs, numbers)) > MOST:
+        return f"bbox {box!r:.80} or score {score!r:.80} is above {MOST}; check what has written it"
     if len(box) != 4 or min(box[2:]) < 0:
-        return f"bbox {box} is not [x, y, width, height] with sides >= 0; convert it"
+        return f"bbox {box!r:.80} is not [x, y, width, height] with sides >= 0; convert it"
     return None
 
 

@@ -81,13 +81,26 @@ class DetectionEvaluator(DatasetEvaluator):
         """Forget all images seen so far."""
         self.predictions: list[dict[str, Any]] = []
         self._found: dict[int | str, ImageDetections] = {}
+        self._not_finite: dict[int | str, int] = {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Take in the detections of a batch, `{"instances": ...}` in original image pixels."""
+        """Take in the detections of a batch.
+
+        Args:
+            inputs: with the "image_id" of each image.
+            outputs: `{"instances": ...}` of each, in original image pixels; "not_finite" counts
+                numbers of the model that were not finite before any was left out.
+        """
         for image, output in zip(inputs, outputs, strict=True):
-            self._found.setdefault(image["image_id"], _to_arrays(output["instances"]))
+            found = _to_arrays(output["instances"])
+            count = output.get("not_finite", 0)
+            count += sum(
+                np.count_nonzero(~np.isfinite(part)) for part in (found.boxes, found.scores)
+            )
+            self._found.setdefault(image["image_id"], found)
+            self._not_finite.setdefault(image["image_id"], count)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Score all images of the set, write the three files and log a table.
@@ -97,14 +110,15 @@ class DetectionEvaluator(DatasetEvaluator):
             processes but the main one, an empty dict.
 
         Raises:
-            UserError: if an image of the set was not processed or a stranger was, or if a box or a
-                score is not finite.
+            UserError: if an image of the set was not processed or a stranger was, or if a number of
+                the model is not finite: it has no score then, however few boxes remain.
         """
-        gathered = comm.gather(self._found)
+        gathered, not_finite = comm.gather(self._found), comm.gather(self._not_finite)
         if not comm.is_main_process():
             return {}
         found = dict(ChainMap(*gathered))
         self._check_complete(found)
+        self._check_finite(dict(ChainMap(*not_finite)))
         self.predictions = [
             prediction
             for record in self.records
@@ -145,6 +159,18 @@ class DetectionEvaluator(DatasetEvaluator):
                     f"evaluation on {self.name}: {fault}: {len(image_ids)} "
                     f"(such as image_id {some}); evaluate with a loader over exactly this set"
                 )
+
+    def _check_finite(self, counts: Mapping[int | str, int]) -> None:
+        faulty = [record for record in self.records if counts[record["image_id"]]]
+        if faulty:
+            numbers = sum(counts[record["image_id"]] for record in faulty)
+            raise UserError(
+                f"evaluation on {self.name}: {numbers:,} of the model's scores, boxes or masks are "
+                f"not finite, on {len(faulty):,} of {len(self.records):,} images, the first of "
+                f"them {faulty[0].get('file_name', faulty[0]['image_id'])}. Nothing is scored. "
+                "Compute in float32 (SOLVER.AMP.ENABLED False), or evaluate other weights "
+                "(MODEL.WEIGHTS)"
+            )
 
     def _write(self, metrics: DetectionMetrics) -> None:
         content = {**metrics.values, "max_detections": metrics.max_detections}

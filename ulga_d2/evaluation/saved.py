@@ -22,7 +22,8 @@ from ulga_d2.config import parse_config
 from ulga_d2.errors import UserError
 from ulga_d2.io import parse_json
 
-from .boxes import COCO_LIMIT, Prediction, Record
+from .atomic import unfinished_path
+from .boxes import COCO_LIMIT, Prediction, Record, check_predictions
 from .coco_masks import check_run_lengths
 from .images import check_images, is_image_id, match_images
 
@@ -152,21 +153,24 @@ def read_results(
                 f"{_listed(numbers)}; check which dataset the file belongs to"
             )
         item["category_id"] = numbers[key]
-    _check_masks(predictions, path, records)
+    sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
+    check_predictions(predictions, sizes, len(class_names), str(path))
+    _compress_masks(predictions, path, sizes)
     return predictions
 
 
-def _check_masks(
-    predictions: Sequence[dict[str, Any]], path: Path, records: Sequence[Record]
+def _compress_masks(
+    predictions: Sequence[dict[str, Any]],
+    path: Path,
+    sizes: Mapping[int | str, tuple[int, int]],
 ) -> None:
     """Compress masks in place; pycocotools reads run lengths without looking at their sum."""
-    sizes = {record["image_id"]: (record["height"], record["width"]) for record in records}
     for place, item in enumerate(predictions, start=1):
-        key = item.get("image_id")
-        if "segmentation" not in item or not is_image_id(key) or key not in sizes:
+        if "segmentation" not in item:
             continue
+        size = sizes[item["image_id"]]
         try:
-            item["segmentation"] = check_run_lengths(item["segmentation"], sizes[key])
+            item["segmentation"] = check_run_lengths(item["segmentation"], size)
         except ValueError as error:
             raise UserError(f"{path}, prediction number {place}: its mask: {error}") from None
 
@@ -358,7 +362,7 @@ class JsonList:
 
     def __init__(self, path: Path, before: str = "") -> None:
         self._path = path
-        self._unfinished = Path(f"{path}.tmp")
+        self._unfinished = unfinished_path(path)
         self._file = self._unfinished.open("w", encoding="utf-8")
         self._file.write(f"{before}[")
         self._separator = "\n"

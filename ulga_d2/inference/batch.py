@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -24,7 +25,8 @@ import numpy as np
 from ..drawing.detections import contact_cell, contact_sheet
 from ..drawing.grid import png
 from ..errors import UserError
-from ..evaluation.atomic import write_atomically
+from ..evaluation.atomic import final_name, remove_unfinished, write_atomically
+from ..folder_lock import LOCK, check_not_locked, lock_folder
 from ..version import __version__
 from .detections import Category, Detections
 from .files import InputFile, printable
@@ -32,6 +34,8 @@ from .inputs import frame_name
 from .model import box_settings
 from .predictor import Prediction, Predictor
 from .writers import FILE_NAMES, WRITERS, Output, OutputNames, open_writers, save_annotated
+
+logger = logging.getLogger(__name__)
 
 STATE_FOLDER = ".predict"
 COMPLETE = "complete.json"
@@ -104,13 +108,22 @@ def check_output(
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Refuse an output folder whose content is in the way; see `prepare_output`."""
-    if not out.is_dir() or not any(out.iterdir()):
+    """Refuse an output folder that is in use or whose content is in the way.
+
+    See `prepare_output`.
+    """
+    check_not_locked(out, "--out", pattern=LOCK)
+    own_lock = _lock_name(shard, is_shared)
+    check_not_locked(out, "--out", pattern=own_lock if is_shared else _lock_name(None, True))
+    content = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if not any(map(_is_content, content)):
         return
     state, own = out / STATE_FOLDER, _part_path(out, shard)
     if not state.is_dir():
         raise UserError(f"--out {out} holds other files; name a new folder")
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in OUTPUT_NAMES)
+    foreign = sorted(
+        name for name in content if _is_content(name) and final_name(name) not in OUTPUT_NAMES
+    )
     is_removed = overwrite and not is_shared
     if is_removed and foreign:
         raise UserError(
@@ -150,10 +163,12 @@ def prepare_output(
         overwrite: an earlier output is removed.
 
     Raises:
-        UserError: it cannot be written; it holds other files, or an earlier output that is neither
-            resumed nor overwritten.
+        UserError: it cannot be written; another process writes into it; it holds other files, or
+            an earlier output that is neither resumed nor overwritten.
     """
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock_output(out, shard, is_shared=is_shared)
         check_output(out, shard, is_shared=is_shared, resume=resume, overwrite=overwrite)
         if overwrite and is_shared:
             _part_path(out, shard).unlink(missing_ok=True)
@@ -165,9 +180,38 @@ def prepare_output(
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
+def lock_output(out: Path, shard: tuple[int, int] = (0, 1), *, is_shared: bool = False) -> None:
+    """Lock an output folder, or a shard's part of it, until the end of the process.
+
+    Raises:
+        UserError: another process writes into it.
+    """
+    taken_over = lock_folder(out, "--out", name=_lock_name(shard, is_shared))
+    if taken_over:
+        logger.warning("%s", taken_over)
+    if not is_shared:
+        check_not_locked(out, "--out", pattern=_lock_name(None, True))
+        remove_unfinished(out)
+
+
+def _lock_name(shard: tuple[int, int] | None, is_shared: bool) -> str:
+    """Return the name of a lock file; None stands for the pattern of all shards."""
+    if not is_shared:
+        return LOCK
+    stem, _, suffix = LOCK.rpartition(".")
+    part = f"{shard[0] + 1}-of-{shard[1]}" if shard else "*-of-*"
+    return f"{stem}-{part}.{suffix}"
+
+
+def _is_content(name: str) -> bool:
+    """Tell whether a file is more than a lock."""
+    return not name.startswith(LOCK.rpartition(".")[0])
+
+
 def _remove_output(out: Path) -> None:
     """Remove a folder's content, all of which `ulga predict` has written; last what says so."""
-    for path in sorted(out.iterdir(), key=lambda path: path.name == STATE_FOLDER):
+    content = [path for path in out.iterdir() if _is_content(path.name)]
+    for path in sorted(content, key=lambda path: path.name == STATE_FOLDER):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from ..evaluation.mask_precision import encode_mask
+from .finite import run_counted, watch_heads
 from .merge import merge_augmented, merge_tiles
 from .views import RawDetections, Region, View
 
@@ -45,6 +46,7 @@ class Detector(nn.Module):
         half_precision: bool = False,
     ) -> None:
         super().__init__()
+        watch_heads(model)
         self.model = model
         self.batch_size = batch_size
         self.nms_threshold = nms_threshold
@@ -61,28 +63,43 @@ class Detector(nn.Module):
         Returns:
             for each image its `Instances`: `pred_boxes` in pixels of the image, `scores`,
             `pred_classes`, and from a model with masks `pred_masks` (N, H, W) or, where views were
-            merged, `pred_masks_rle` (COCO's run lengths).
+            merged, `pred_masks_rle` (COCO's run lengths). Where the model's scores, boxes or masks
+            of an image are not finite before any is left out, there are no instances, and
+            "not_finite" is how many numbers are not.
         """
         views = [view for item in inputs for view in item["views"]]
         outputs = iter(self._run(views))
         results = []
         for item in inputs:
-            own = [(view, next(outputs)) for view in item["views"]]
             size = item["height"], item["width"]
+            counted = [next(outputs) for _ in item["views"]]
+            not_finite = sum(count for _, count in counted)
+            if not_finite:
+                results.append({"instances": _nothing(size), "not_finite": not_finite})
+                continue
+            own = [(view, found) for view, (found, _) in zip(item["views"], counted, strict=True)]
             is_plain = len(own) == 1 and not own[0][0].flipped
             instances = own[0][1] if is_plain else self._merged(own, size)
             results.append({"instances": instances})
         return results
 
-    def _run(self, views: Sequence[View]) -> Iterator[Instances]:
-        """Yield what the network finds on each view, in pixels of the view's region."""
+    def _run(self, views: Sequence[View]) -> Iterator[tuple[Instances, int]]:
+        """Yield what the network finds on each view, in pixels of the view's region.
+
+        With it comes how many of the network's numbers are not finite.
+        """
         step = self.batch_size or max(1, len(views))
         device_type = self.model.device.type
         for start in range(0, len(views), step):
             batch = [_to_input(view) for view in views[start : start + step]]
             with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.half_precision):
-                outputs = self.model(batch)
-            yield from (output["instances"] for output in outputs)
+                found, count = run_counted(self.model, batch)
+                if not count:
+                    yield from ((instances, 0) for instances in found)
+                    continue
+                for one in batch:  # which of them is it?
+                    found, count = run_counted(self.model, [one])
+                    yield (found or [_nothing((one["height"], one["width"]))])[0], count
 
     def _merged(self, own: Sequence[tuple[View, Instances]], size: Size) -> Instances:
         found: list[tuple[Region, RawDetections]] = []
@@ -101,6 +118,11 @@ class Detector(nn.Module):
         else:
             merged = merge_tiles(found, whole, size, **limits)
         return _to_instances(merged.take(merged.scores >= self.score_threshold), size)
+
+
+def _nothing(size: Size) -> Instances:
+    none = RawDetections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    return _to_instances(none, size)
 
 
 def _to_input(view: View) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from detectron2.structures import Instances
 from ..errors import UserError
 from .detections import Category, Detections
 from .detector import Detector, to_raw
+from .finite import ADVICE, NOT_FINITE
 from .inputs import INPUTS, ImageInput, check_value_range, is_one_image, open_input
 from .load import load_model
 from .model import scoring_head
@@ -278,7 +279,13 @@ class Predictor:
             if isinstance(item, Prediction):
                 yield item
                 continue
-            detections = self._to_detections(next(outputs)["instances"], item)
+            output = next(outputs)
+            if "not_finite" in output:
+                name, count = item.source.source, output["not_finite"]
+                fault = f"image {name}: {count:,} {NOT_FINITE}; {ADVICE}"
+                yield Prediction(number, name, None, fault)
+                continue
+            detections = self._to_detections(output["instances"], item)
             yield Prediction(number, item.source.source, detections, image=item.image)
 
     def _to_detections(self, instances: Instances, item: _Prepared) -> Detections:

@@ -82,10 +82,20 @@ class Preprocessing:
         Args:
             image: (H, W, 3) RGB in 0..255, uint8 or float32.
         """
-        return [view for region in self._regions(image) for view in self._of_region(image, region)]
+        return [
+            view
+            for region in self._regions(*image.shape[:2])
+            for view in self._of_region(image, region)
+        ]
 
-    def _regions(self, image: np.ndarray) -> list[Region]:
-        height, width = image.shape[:2]
+    def count_views(self, height: int, width: int) -> int:
+        """Return how many views there are of an image of this size."""
+        mirrored = self.augmentation is not None and self.augmentation.flip
+        regions = self._regions(height, width)
+        resizes = (len(self._resizes(y1 - y0, x1 - x0)) for x0, y0, x1, y1 in regions)
+        return sum(resizes) * (2 if mirrored else 1)
+
+    def _regions(self, height: int, width: int) -> list[Region]:
         whole = (0, 0, width, height)
         if self.tiling is None or max(height, width) <= self.tiling.side:
             return [whole]

@@ -26,7 +26,7 @@ from ..data.formats.write_voc import write_voc_file
 from ..data.formats.write_yolo import write_yolo_classes, write_yolo_label
 from ..drawing.detections import draw_detections, reduce_for_viewing
 from ..errors import UserError
-from ..evaluation.atomic import write_atomically
+from ..evaluation.atomic import unfinished_path, write_atomically
 from ..evaluation.saved import JsonList, ResultFiles
 from .detections import Category, Detections
 
@@ -36,8 +36,8 @@ PERCENT_DECIMALS = 7  # a thousandth of a pixel in an image of 10,000
 JPEG_FROM = 1_000_000  # pixels; larger pictures become JPEG
 JPEG_QUALITY = 92
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
-# What the writers make in their folder; ".tmp" stands behind it until it is complete.
-FINAL_NAMES = (
+# What the writers make in their folder.
+FILE_NAMES = (
     "predictions.json",
     "predictions_meta.json",
     "predictions.csv",
@@ -49,7 +49,6 @@ FINAL_NAMES = (
     "label_studio.json",
     "label_studio.xml",
 )
-FILE_NAMES = frozenset([*FINAL_NAMES, *(f"{name}.tmp" for name in FINAL_NAMES)])
 SUFFIXES_BY_IMAGE = (".png", ".jpg", ".txt", ".xml")  # of files that there is one an image of
 CSV_COLUMNS = (
     "file_name",
@@ -270,7 +269,7 @@ class CsvWriter:
 
     def __init__(self, output: Output) -> None:
         self._path = output.folder / "predictions.csv"
-        self._file = Path(f"{self._path}.tmp").open("w", encoding="utf-8", newline="")
+        self._file = unfinished_path(self._path).open("w", encoding="utf-8", newline="")
         self._rows = csv.writer(self._file)
         self._rows.writerow(CSV_COLUMNS)
         self._categories = output.categories

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import yaml
 
 from .. import get_cfg
 from ..config import merge_config, parse_config, value_of
+from ..data.fingerprint import fingerprint
 from ..engine.datasets import load_run_data
 from ..errors import UserError
 from ..io import parse_json
@@ -134,27 +134,3 @@ def _fingerprints(config: str) -> dict[str, Any]:
     data = load_run_data(cfg, with_training=True)
     sets = {" + ".join(cfg.DATASETS.TRAIN): data.train, **data.test}
     return {name: fingerprint(records) for name, records in sets.items()}
-
-
-def fingerprint(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return counts of a set, and a sha256 of its images' names, sizes, boxes and classes."""
-    lines = sorted(
-        json.dumps(
-            [
-                Path(record["file_name"]).name,
-                record["height"],
-                record["width"],
-                sorted(
-                    [one["category_id"], *(round(float(side), 2) for side in one["bbox"])]
-                    for one in record["annotations"]
-                ),
-            ]
-        )
-        for record in records
-    )
-    return {
-        "images": len(records),
-        "without_boxes": sum(not record["annotations"] for record in records),
-        "boxes": sum(len(record["annotations"]) for record in records),
-        "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
-    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import logging
 import os
@@ -15,13 +14,14 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..data.sample import write_sample
 from ..engine.launch import add_arguments, read_config
 from ..engine.signals import StopSignals
 from ..errors import UserError
 from ..evaluation.atomic import write_atomically
+from ..folder_lock import check_not_locked, locked_folder
 from ..inference.device import available_cores
 from ..io import parse_json
 from ..weights.checkpoint import holds_checkpoint
@@ -104,12 +104,18 @@ class Execution:
                 whose config cannot work; data that cannot be written, or without the measure of
                 ambiguity that the study asks for.
         """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with locked_folder(self.out, "--out"):
+            return self._run()
+
+    def _run(self) -> list[Cell]:
         left = [cell for cell in self.study.cells if not self.is_done(cell)]
         total = len(self.study.cells)
         logger.info("%s: %d cells, %d done before", self.study.name, total, total - len(left))
         check_configs(left)  # refused here rather than after hours, as is what another one runs
         for cell in left:
-            self._open_output(cell).close()
+            check_not_locked(self.folder(cell), FOLDER)
+        self._output(self.study.cells[0]).parent.mkdir(parents=True, exist_ok=True)
         for name in {cell.data for cell in left} - {""}:
             arguments = dict(self.study.samples[name])
             dataset = arguments.pop("dataset")
@@ -121,6 +127,7 @@ class Execution:
                 try:
                     ended = list(pool.map(lambda cell: self._run_cell(cell, len(left)), left))
                 except KeyboardInterrupt:
+                    signals.is_acting = True  # the cells take the time that they need
                     self._stop(signal.SIGTERM)
                     raise
             if self._stopped_by:
@@ -164,8 +171,7 @@ class Execution:
 
     def _call(self, cell: Cell, gpu: int | None) -> int:
         environment = self._environment(cell, gpu)
-        with self._open_output(cell) as output:
-            output.truncate()
+        with self._output(cell).open("wb") as output:
             process = subprocess.Popen(
                 self._command(cell),
                 stdout=output,
@@ -180,24 +186,6 @@ class Execution:
             return process.wait()
         finally:
             self._running.discard(process)
-
-    def _open_output(self, cell: Cell) -> IO[bytes]:
-        """Open what a cell prints to; the lock on it is the cell's for as long as it runs.
-
-        Raises:
-            UserError: the cell still runs, after a study that was killed or in another one.
-        """
-        path = self._output(cell)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        output = open(path, "r+b" if path.exists() else "wb")  # noqa: SIM115 -- returned open
-        try:
-            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            output.close()
-            raise UserError(
-                f"{path}: another process runs this cell; wait for its end, or stop it"
-            ) from None
-        return output
 
     def _tell_failure(self, cell: Cell, code: int) -> None:
         text = self._output(cell).read_text(encoding="utf-8", errors="replace")
