@@ -50,6 +50,22 @@ class _Loader(yaml.SafeLoader):
             first[value] = line
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Refuse numbers that nobody reads as YAML does: 010 is 8, 1_0 is 10 and 1:30 is 90."""
+        value = super().construct_yaml_int(node)
+        if node.value not in (str(value), f"+{value}"):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{node.value[:50]} would be read as the number {str(value)[:50]}; put it in "
+                "quotes, or write the number",
+                node.start_mark,
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def parse_yaml(text: str, place: str | Path) -> Any:
     """Return what a YAML text holds: lists, mappings, texts, numbers; None if it is empty.
@@ -115,8 +131,8 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
         place: where it comes from, for messages.
 
     Raises:
-        UserError: it is not valid JSON, is nested too deeply, has a number of thousands of digits,
-            or gives a key of an object twice.
+        UserError: it is not valid JSON, gives a key of an object twice, is nested too deeply, or
+            has a number of thousands of digits.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
