@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ulga_d2.data.check.boxes import Anchors
 from ulga_d2.data.check.doctor import Checkup, Settings, check_splits
 from ulga_d2.data.check.finding import ERROR, NOTE, PROBLEM, Finding
 from ulga_d2.data.check.report import as_dict, as_text, verdict
-from ulga_d2.data.check.sheet import check_sheet
+from ulga_d2.data.check.sheet import INK, check_sheet
 from ulga_d2.data.record import Box, LoadedSplit, make_record
 from ulga_d2.data.report import DataReport
 from ulga_d2.errors import UserError
@@ -237,3 +238,29 @@ def test_the_sheet_is_a_picture_even_of_a_damaged_image(tmp_path, with_config):
     sheet = check_sheet("set", check_splits(splits, settings), settings)
     assert sheet.dtype == np.uint8 and sheet.shape[1:] == (1330, 3)
     assert sheet.std() > 10
+
+
+def test_every_tick_label_of_the_sheet_is_light_and_no_name_is_a_formula(tmp_path, monkeypatch):
+    figures = []
+
+    class Kept(Figure):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            figures.append(self)
+
+    monkeypatch.setattr("ulga_d2.data.check.sheet.Figure", Kept)
+    names = ("$x^$", "a\x1b$\\frac$")
+    boxes = ((10, 12, 25, 30), (20, 20, 70, 80))
+    splits = {"$train^$": split_of(tmp_path, range(4), classes=names, boxes=boxes)}
+    settings = Settings(anchors=ANCHORS)
+    check_sheet("set", check_splits(splits, settings), settings)
+    (figure,) = figures
+    labels = [
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for minor in (False, True)
+        for label in axis.get_ticklabels(minor=minor)
+    ]
+    assert {label.get_color() for label in labels} == {INK}
+    assert {"$x^$", "a\\x1b$\\frac$"} <= {label.get_text() for label in labels}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
 from data_files import write_image
 from detectron2.structures import BoxMode
 from pycocotools import mask as run_lengths
 
+from ulga_d2.data import sheet
 from ulga_d2.data.sheet import annotated, contact_sheet, sample_of
-from ulga_d2.drawing.marks import class_color
+from ulga_d2.drawing.marks import MAX_COVER, WHITE, Mark, class_color, draw_marks
 
 
 def record_of(path: Path, category: int | None, *, with_mask: bool = False) -> dict:
@@ -74,3 +77,30 @@ def test_a_sample_has_every_class_and_images_without_boxes_and_heeds_its_seed(tm
         assert chosen == sample_of(many, 6, seed)
     numbers = [[record["number"] for record in sample_of(many, 6, seed)] for seed in (0, 1)]
     assert numbers[0] != numbers[1]
+
+
+@pytest.mark.parametrize(("classes", "boxes", "named"), [(1, 2, 0), (2, 20, 20), (2, 40, 0)])
+def test_labels_are_left_out_where_the_legend_tells_the_class(
+    tmp_path, monkeypatch, classes, boxes, named
+):
+    drawn = []
+    monkeypatch.setattr(sheet, "draw_marks", lambda _, marks, **__: drawn.extend(marks))
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    annotations = [
+        {"bbox": [n, n, n + 9, n + 9], "category_id": n % classes, "iscrowd": 0}
+        for n in range(boxes)
+    ]
+    record = {"file_name": str(path), "width": 64, "height": 64, "annotations": annotations}
+    sheet.contact_sheet("title", [record], ("cell", "other", "third")[:classes])
+    assert (len(drawn), sum(bool(mark.label) for mark in drawn)) == (boxes, named)
+
+
+def test_labels_of_a_sheet_cover_no_other_label_and_little_of_the_image():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 290, (100, 2))
+    marks = [Mark(np.array([*xy, *(xy + 20)]), "a class of many", WHITE) for xy in corners]
+    canvas = np.full((320, 320, 3), 200, np.uint8)
+    boxes = draw_marks(canvas.copy(), [mark._replace(label="") for mark in marks], dashed=False)
+    labelled = draw_marks(canvas.copy(), marks, dashed=False, max_cover=MAX_COVER)
+    assert 0.02 < (boxes != labelled).any(axis=2).mean() <= MAX_COVER
