@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -448,6 +449,21 @@ def test_the_table_of_vindr_cxr_is_read_as_it_is(tmp_path):
 def test_json_that_says_two_things_or_never_ends_is_refused(tmp_path, kind, text, message):
     with pytest.raises(UserError, match=message):
         load(tmp_path, text, kind=kind)
+
+
+def test_ten_thousand_categories_and_as_many_boxes_on_one_image_are_read_in_seconds(tmp_path):
+    boxes = [[5.5 + number % 50, 5, 30, 30] for number in range(10_000)]
+    content = coco_content(
+        boxes, annotation=lambda n, item: item.update(image_id=1, category_id=2 * n)
+    )
+    content["images"] = content["images"][:1]
+    # Every other one is without boxes, so each could be the parent of the others.
+    content["categories"] = [{"id": n, "name": f"class {n}"} for n in range(20_000)]
+    path = write_set(tmp_path, {"train": content}, images=1)
+    start = time.process_time()
+    loaded = load_custom(path, "train")
+    assert time.process_time() - start < 10
+    assert len(loaded.class_names) == 20_000 and loaded.report.boxes.total() == 10_000
 
 
 def test_images_that_only_the_folder_knows_are_counted(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Collection
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .builtin import LOADERS
 from .formats.classes import clean_class_names
 from .formats.csv_boxes import COLUMNS
@@ -107,9 +106,8 @@ def _check_keys(
     known = [*needed, *optional]
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key)[:50], known, n=1)
-            cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise UserError(f"{path}: unknown key {where}{str(key)[:50]}; {cure}")
+            hint = did_you_mean(str(key)[:50], known, f"there are {', '.join(known)}")
+            raise UserError(f"{path}: unknown key {where}{str(key)[:50]}; {hint}")
     for key in needed:
         if key not in content:
             raise UserError(f"{path}: the key {where}{key} is missing")
@@ -118,9 +116,8 @@ def _check_keys(
 def _one_of(path: Path, key: str, value: object, known: Collection[str]) -> str:
     if isinstance(value, str) and value in known:
         return value
-    near = difflib.get_close_matches(str(value)[:50], known, n=1)
-    cure = f"did you mean {near[0]}?" if near else f"it must be one of {', '.join(known)}"
-    raise UserError(f"{path}: {key} is {str(value)[:50]!r}; {cure}")
+    hint = did_you_mean(str(value)[:50], known, f"it must be one of {', '.join(known)}")
+    raise UserError(f"{path}: {key} is {str(value)[:50]!r}; {hint}")
 
 
 def _text(path: Path, key: str, value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -260,9 +259,8 @@ def _check_name(cfg: CfgNode, name: str) -> None:
         return
     if name not in DatasetCatalog.list():
         known = [*own, *NAMES]
-        near = difflib.get_close_matches(name, known, n=1)
-        cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise UserError(f"DATASETS: unknown data set {name}; {cure}")
+        hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+        raise UserError(f"DATASETS: unknown data set {name}; {hint}")
     if cfg.DATASETS.FOLDS_FILE:
         raise UserError(
             f"DATASETS.FOLDS_FILE divides data sets that this project reads, not {name}, which "

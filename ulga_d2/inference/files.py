@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ..data.formats.files import READABLE_SUFFIXES
-from ..data.image_file import DICOM, kind_of
+from ..data.formats.files import READABLE_SUFFIXES, is_hidden, is_image_file
 from ..errors import UserError
 from .inputs import VIDEO_SUFFIXES
 
 STDIN = "-"
 LIST_SUFFIX = ".txt"
-DICOM_CATALOG = "DICOMDIR"  # lists the files of a folder, and holds no image
 MAX_NAME_BYTES = 240  # of a file; what is written for it has a longer name, and systems allow 255
 SUFFIXES = READABLE_SUFFIXES | VIDEO_SUFFIXES | {".gif", ".webp"}  # the last two to be refused
 
@@ -44,7 +42,8 @@ class InputFiles:
     Attributes:
         files: in the order of the words, those of a folder by name; none twice.
         skipped: (name, reason) of what cannot be a file of the output tree; names can be shown.
-        others: number of files of folders that are no images, by suffix.
+        others: number of files of folders that are no images, by suffix; hidden and system folders
+            count as one.
     """
 
     files: list[InputFile] = field(default_factory=list)
@@ -61,7 +60,8 @@ def find_files(
 ) -> InputFiles:
     """Find the files of paths, folders, patterns (`*`), lists (.txt) and of `-`, standard input.
 
-    Folders give their images by suffix, and DICOM files by content; hidden files are left out.
+    Folders give their images by suffix, and others by content; hidden and system files are left
+    out.
 
     Args:
         words: from the command line.
@@ -144,7 +144,8 @@ def _walk(folder: str, recursive: bool, found: InputFiles, above: set[str]) -> I
         found.skipped.append((folder, f"the folder cannot be read: {error.strerror}"))
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
+            found.others["hidden or system"] += 1
             continue
         if os.path.isdir(entry.path):  # unlike the entry itself, calm about a link to itself
             real = os.path.realpath(entry.path)
@@ -167,13 +168,7 @@ def _has_image_suffix(name: str) -> bool:
 def _is_image(path: str) -> bool:
     if _has_image_suffix(path):
         return True
-    if not os.path.isfile(path) or os.path.basename(path) == DICOM_CATALOG:
-        return False
-    try:
-        with open(path, "rb") as file:
-            return kind_of(file) == DICOM
-    except OSError:
-        return False
+    return os.path.isfile(path) and is_image_file(Path(path))
 
 
 def _common(roots: Sequence[str]) -> str:

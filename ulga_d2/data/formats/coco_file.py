@@ -207,10 +207,10 @@ def _annotation_fault(entry: dict) -> str | None:
         return None
     if not isinstance(bbox, list) or len(bbox) != 4:
         return f"bbox {str(bbox)[:40]} is not a list of four numbers [x, y, width, height]"
-    fault = number_fault(dict(zip(("x", "y", "width", "height"), bbox, strict=True)))
-    if fault:
-        return f"bbox {str(bbox)[:80]} is not a list of four numbers: {fault}"
     entry["bbox"] = [read_number(value) for value in bbox]
+    if None in entry["bbox"]:
+        fault = number_fault(dict(zip(("x", "y", "width", "height"), bbox, strict=True)))
+        return f"bbox {str(bbox)[:80]} is not a list of four numbers: {fault}"
     return None
 
 

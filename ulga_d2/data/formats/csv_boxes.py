@@ -167,6 +167,7 @@ class _Reader:
         self.report = report
         self.faults = Faults()
         self.images = ImageFolder(image_dir, self.report, self.faults)
+        self.states_size = any(key in places for key in _IMAGE_SIDES)
         self.by_name: dict[str, ImageEntry] = {}
         self.entries: dict[Path, ImageEntry] = {}
         self.empty: dict[Path, str] = {}
@@ -178,7 +179,7 @@ class _Reader:
         if not name:
             self.faults.add(place, "names no image; complete the row or delete it")
             return
-        size = self._stated_size(fields, place)
+        size = self._stated_size(fields, place) if self.states_size else None
         entry = self.by_name.get(name)
         if entry is None:
             path = self.images.find(name, place, is_stem=True)
@@ -202,11 +203,10 @@ class _Reader:
         return list(self.entries.values())
 
     def _add_box(self, entry: ImageEntry, name: str, texts: dict[str, str], place: str) -> None:
-        fault = number_fault(texts)
-        if fault:
-            self.faults.add(place, fault)
-            return
         xyxy = tuple(map(read_number, texts.values()))
+        if None in xyxy:
+            self.faults.add(place, number_fault(texts))
+            return
         if "x1" not in texts:
             x, y, width, height = xyxy
             xyxy = (x, y, x + width, y + height)
