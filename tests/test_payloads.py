@@ -122,3 +122,10 @@ def test_no_module_calls_torch_load_or_a_pickles_load():
         if isinstance(node, ast.Call)
     }
     assert not calls & {"torch.load", "pickle.load", "pickle.loads", "numpy.load", "np.load"}
+
+
+def test_only_what_a_runs_own_data_workers_send_is_unpickled():
+    names = [
+        path.name for path in SOURCES if "ForkingPickler.loads" in path.read_text(encoding="utf-8")
+    ]
+    assert names == ["workers.py"]

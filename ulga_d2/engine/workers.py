@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any
 
@@ -70,7 +71,7 @@ class DataWorkers:
             try:
                 self._awaited_since = time.monotonic()
                 packed = next(batches)
-                batch = pickle.loads(packed) if isinstance(packed, bytes) else packed
+                batch = ForkingPickler.loads(packed) if isinstance(packed, bytes) else packed
             except StopIteration:
                 return
             except _WorkerEnded:
