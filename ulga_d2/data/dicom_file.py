@@ -80,7 +80,7 @@ _UNDEFINED = 0xFFFFFFFF  # the length of an element that ends with a mark
 _UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 _PREAMBLE = b"\0" * 128 + b"DICM"
 # An element takes one to three reads; an enhanced file of 2,000 frames has some 100,000 elements.
-MAX_READS = 500_000
+MAX_READS = 300_000
 # Of one sequence: an item becomes an object a hundred times its size.
 MAX_SEQUENCE_BYTES = 16 * 2**20
 MAX_ITEMS = 100_000

@@ -12,7 +12,15 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
-from .image_file import DICOM, MATLAB, kind_of, missing_end, open_image_file, undecodable
+from .image_file import (
+    DICOM,
+    MATLAB,
+    check_float_size,
+    kind_of,
+    missing_end,
+    open_image_file,
+    undecodable,
+)
 from .image_header import (
     ImageFacts,
     choose_frame,
@@ -39,7 +47,9 @@ __all__ = [
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
-# Rows are composited in parts of about so many pixels, since each takes floats for a moment.
+# The formats that OpenCV decodes: it alone keeps the depth of 16 bits.
+_BY_OPENCV = ("PNG", "BMP", "WEBP")
+# Rows are converted in parts of about so many pixels, since each takes floats for a moment.
 _PART = 2**20
 
 
@@ -66,6 +76,9 @@ def read_image(
             without a declared range (floating point, 32 bits).
     """
     stored = read_stored(path, own_window=intensity.kind == "full", frame=frame)
+    height, width = stored.pixels.shape[:2]
+    if stored.pixels.dtype == np.uint8 and intensity.kind != "full":
+        check_float_size(path, height, width)
     return to_network(stored, intensity, path)
 
 
@@ -168,7 +181,7 @@ def _read_picture(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
     reason = missing_end(data)
     if reason:
         raise undecodable(path, reason)
-    if facts.format == "GIF":
+    if facts.format not in _BY_OPENCV:  # it writes libjpeg's warnings to stderr
         pixels = _decode_with_pillow(data, path)
     else:
         data = essential_png(data, path) if facts.format == "PNG" else data
@@ -230,13 +243,24 @@ def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
 
 
 def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
-    """Return RGB or RGBA of 8 bits."""
+    """Return grey, RGB or RGBA of 8 bits."""
     image = open_with_pillow(io.BytesIO(data), path)
     try:
         with own_pixel_limit:
-            return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+            image.load()
+            if image.mode in ("1", "L"):
+                mode = "L"
+            else:
+                mode = "RGBA" if image.has_transparency_data else "RGB"
+            shape = (image.height, image.width, *((len(mode),) if mode != "L" else ()))
+            pixels = np.empty(shape, np.uint8)
+            step = max(1, _PART // image.width)
+            for start in range(0, image.height, step):
+                rows = image.crop((0, start, image.width, min(start + step, image.height)))
+                pixels[start : start + step] = np.asarray(rows.convert(mode))
     except Exception as error:  # damaged data raise anything
         raise undecodable(path, error) from None
+    return pixels
 
 
 @contextlib.contextmanager

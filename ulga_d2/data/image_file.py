@@ -13,9 +13,9 @@ from ..errors import UserError
 # Beyond these a file is refused before it is decoded: a small file can stand for a huge image.
 MAX_PIXELS = 200_000_000
 MAX_FILE_BYTES = 512 * 2**20
-# Bytes of an image in memory: 10,000 x 10,000 pixels as 8-bit RGB, 5,100 x 5,100 as float32 RGB.
-# Decoding needs about twice as much for a moment.
-MAX_DECODED_BYTES = 300 * 2**20
+# Bytes of an image in memory: 10,000 x 10,000 pixels as 8-bit RGB, 5,000 x 5,000 as float32 RGB.
+# Decoding needs two and a half times as much for a moment.
+MAX_DECODED_BYTES = 300_000_000
 # A large file may stand for more: so many times its own size. Photographs stay below.
 MAX_EXPANSION = 16
 
@@ -161,6 +161,17 @@ def check_size(
             f"image {path} says that it has {width:,} x {height:,} pixels, which take {needed:,} "
             f"bytes in memory, more than the {limit:,} for a file of its size; {fix}"
         )
+
+
+def check_float_size(path: str, height: int, width: int) -> None:
+    """Refuse 8-bit pixels that would take too much memory once they are stretched to float32 RGB.
+
+    Raises:
+        UserError: naming the file and its size.
+    """
+    if height * width * 12 > MAX_DECODED_BYTES:
+        with open_image_file(path) as file:
+            check_size(path, height, width, 12, file.seek(0, os.SEEK_END))
 
 
 def undecodable(path: str, reason: object) -> UserError:

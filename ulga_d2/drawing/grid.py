@@ -24,8 +24,11 @@ def fit(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     height, width = image.shape[:2]
     ratio = PANEL / max(height, width)
     size = np.maximum(np.round(np.array([width, height]) * ratio), 1).astype(int)
-    interpolation = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
-    pixels = cv2.resize(image.astype(np.float32), tuple(size.tolist()), interpolation=interpolation)
+    if ratio < 1:  # as it is stored: a large image of 8 bits takes four times as much as floats
+        pixels = cv2.resize(image, tuple(size.tolist()), interpolation=cv2.INTER_AREA)
+    else:
+        floats = image.astype(np.float32)
+        pixels = cv2.resize(floats, tuple(size.tolist()), interpolation=cv2.INTER_CUBIC)
     panel = np.zeros((PANEL, PANEL, 3), np.uint8)
     x, y = corner = (PANEL - size) // 2
     panel[y : y + size[1], x : x + size[0]] = np.clip(np.round(pixels), 0, 255)
