@@ -157,15 +157,16 @@ class DicomFile:
     def _inflated(self, position: int) -> BinaryIO:
         """Return the file as if it had been written without deflating."""
         self._file.seek(position)
-        data = self._file.read()
         limit = max(MAX_DECODED_BYTES, MAX_EXPANSION * self.size)
         syntax = ExplicitVRLittleEndian.encode() + b"\0"
         inflated = io.BytesIO()
         inflated.write(_PREAMBLE + b"\x02\0\x10\0UI" + len(syntax).to_bytes(2, "little") + syntax)
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        while data and not inflater.eof:
+        while not inflater.eof:
+            data = inflater.unconsumed_tail or self._file.read(2**16)
+            if not data:
+                break
             inflated.write(inflater.decompress(data, 2**20))
-            data = inflater.unconsumed_tail
             if inflated.tell() > limit:
                 raise undecodable(self._path, f"it inflates to more than {limit:,} bytes")
         return inflated
