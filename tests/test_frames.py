@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import tiny_options
+from conftest import CONFIGS, tiny_options
 from dicom_files import dicom_of
 from PIL import Image
 
 from ulga_d2 import get_cfg
-from ulga_d2.config import merge_options
+from ulga_d2.config import merge_config, merge_options
 from ulga_d2.data.formats.yolo import read_yolo_labels
 from ulga_d2.data.image import choose_frames, count_frames, image_size, read_image
 from ulga_d2.data.mapper import DetectionMapper
 from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
 from ulga_d2.engine.datasets import load_run_data
 from ulga_d2.errors import UserError
+from ulga_d2.inference.inputs import open_input
 from ulga_d2.inference.preprocess import InferenceMapper, Preprocessing
 from ulga_d2.values import check_values
 
@@ -66,6 +67,14 @@ def test_a_stack_is_refused_in_training_and_evaluation_until_a_page_is_chosen(tm
     np.testing.assert_array_equal(views[0].image.permute(1, 2, 0).numpy(), expected)
 
 
+def test_prediction_takes_every_page_whatever_the_key(tmp_path):
+    path = write_stack(tmp_path / "a.tif")
+    found = list(open_input(path, Preprocessing(60)))
+    assert [image.source for image in found] == [f"{path}#{number:04d}" for number in range(5)]
+    for page, image in zip(PAGES, found, strict=True):
+        np.testing.assert_array_equal(image.read()[..., 0], page)
+
+
 def test_files_of_one_frame_take_no_notice_of_the_key(tmp_path):
     file = write_dataset(tmp_path, lambda path: write_stack(path, PAGES[:1]))
     data = load_run_data(config_of(file, INPUT__FRAME=3), with_training=True)
@@ -90,6 +99,8 @@ def test_a_frame_beyond_the_last_is_an_error_that_names_the_file(tmp_path):
 @pytest.mark.parametrize("value", ["-1", "1.5", "True", "first"])
 def test_impossible_frames_are_refused(value):
     cfg = get_cfg()
+    merge_config(cfg, str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml"), ["INPUT.FRAME", "0"])
+    check_values(cfg)
     with pytest.raises(UserError, match=r"INPUT\.FRAME"):
         merge_options(cfg, ["INPUT.FRAME", value])
         check_values(cfg)
