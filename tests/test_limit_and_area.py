@@ -298,7 +298,7 @@ def test_an_area_that_is_no_size_is_noted_and_the_boxs_counts(tmp_path, area):
     content["annotations"][0]["area"] = area
     content["annotations"][1]["area"] = None  # as if it were not there
     loaded = load_custom(write_dataset(tmp_path, {"val": content}), "val")
-    reason = "areas that are no positive number; the box's area counts"
+    reason = "areas that are not a positive number, replaced by the box's area"
     assert loaded.report.reasons == {reason: 1}
     assert loaded.report.places[reason][0].endswith("val.json, annotation 1")
     first, second, third, *_ = loaded.records[0]["annotations"]
