@@ -9,7 +9,6 @@ from dicom_files import dicom_of
 from PIL import Image
 
 from ulga_d2 import get_cfg
-from ulga_d2.cli.main import main
 from ulga_d2.config import merge_options
 from ulga_d2.data.formats.yolo import read_yolo_labels
 from ulga_d2.data.image import choose_frames, count_frames, image_size, read_image
@@ -65,19 +64,6 @@ def test_a_stack_is_refused_in_training_and_evaluation_until_a_page_is_chosen(tm
     np.testing.assert_array_equal(shown.permute(1, 2, 0).numpy(), expected)
     views = InferenceMapper(Preprocessing(60))(data.test["stacks_val"][0])["views"]
     np.testing.assert_array_equal(views[0].image.permute(1, 2, 0).numpy(), expected)
-
-
-def test_the_data_check_takes_the_frame_that_its_own_error_asks_for(tmp_path, capsys):
-    file = write_dataset(tmp_path, write_stack)
-    command = ["data", "check", file]
-    main(command)
-    first = capsys.readouterr().out
-    assert "3 images that cannot be decoded" in first
-    assert "set INPUT.FRAME to the one to read, 0 to 4" in first
-    main([*command, "INPUT.FRAME", "3"])
-    assert "cannot be decoded" not in capsys.readouterr().out
-    assert main([*command, "INPUT.FRAMES", "3"]) == 2
-    assert "INPUT.FRAMES" in capsys.readouterr().err
 
 
 def test_files_of_one_frame_take_no_notice_of_the_key(tmp_path):
