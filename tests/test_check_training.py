@@ -294,7 +294,7 @@ def test_the_check_takes_the_frame_that_its_own_error_asks_for(tmp_path, capsys)
     (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.4 0.4\n")
     file = tmp_path / "set.yaml"
     splits = "{train: {images: images, labels: labels}}"
-    file.write_text(f"name: s\nformat: yolo\nclass_names: [cell]\nsplits: {splits}\n")
+    file.write_text(f"name: s\nformat: yolo\nroot: .\nclass_names: [cell]\nsplits: {splits}\n")
     assert ulga(["data", "check", str(file)]) == 1
     assert "set INPUT.FRAME to the one to read, 0 to 1" in capsys.readouterr().out
     assert ulga(["data", "check", str(file), "INPUT.FRAME", "1"]) == 0

@@ -292,7 +292,7 @@ def test_the_copy_of_a_dataset_states_the_same_areas_unless_boxes_were_clipped(t
     assert inside["area"] == areas[1]
 
 
-@pytest.mark.parametrize("area", [-1.0, 0, "12", True, float("nan")])
+@pytest.mark.parametrize("area", [-1.0, 0, "twelve", True, float("nan")])
 def test_an_area_that_is_no_size_is_noted_and_the_boxs_counts(tmp_path, area):
     content = coco_dataset(5)
     content["annotations"][0]["area"] = area
