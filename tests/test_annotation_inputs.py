@@ -166,7 +166,7 @@ def test_names_that_differ_in_blanks_are_one_class(tmp_path):
     loaded = load(tmp_path, content)
     assert loaded.class_names == ("cell",) and loaded.category_ids == (1,)
     assert found(loaded) == corners()
-    reason = "class names with blanks around them, which do not count"
+    reason = "class names with spaces around them, which are removed"
     assert loaded.report.reasons == {reason: 1}
     assert "category 2: ' cell '" in loaded.report.places[reason][0]
 
@@ -478,7 +478,7 @@ def test_images_that_only_the_folder_knows_are_counted(tmp_path):
     Image.new("L", (9, 9)).save(train / "no_suffix", format="PNG")
     report = load_custom(path, "train").report
     assert report.reasons == {
-        "files in hidden and system folders, or with such names, skipped": 2,
+        "hidden and system files skipped, with all files in such folders": 2,
         "files not read (.txt)": 1,
         "images in the folder that the split does not use": 3,
     }

@@ -169,7 +169,7 @@ def test_a_healthy_only_set_defines_nothing_and_says_so(crowd):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"score": float("nan")}, "score nan is not finite; check what has written it"),
+        ({"score": float("nan")}, "score nan is not finite; correct the program"),
         ({"bbox": [0, 0, float("inf"), 1]}, "is not finite"),
         ({"bbox": [5, 5, -3, 1]}, "is not .x, y, width, height. with sides >= 0"),
         ({"score": "0.5"}, "must be numbers"),

@@ -188,7 +188,7 @@ def test_classes_that_differ_or_lack_boxes_are_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("filter_empty", "hint"),
-    [(None, "detectron2 drops them"), (True, "training drops"), (False, "training keeps")],
+    [(None, "training keeps them where"), (True, "training drops"), (False, "training keeps")],
 )
 def test_images_without_boxes_come_with_what_training_does(tmp_path, filter_empty, hint):
     splits = sound(tmp_path)

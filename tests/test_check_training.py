@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from test_check import ANCHORS, SIDE, found, sound, split_of
 
 from ulga_d2.cli.main import main as ulga
@@ -280,3 +281,21 @@ def test_overfit_takes_key_value_at_the_end(cells_config, capsys):
     assert "1 images of 32 px" in captured.out
     assert "iteration 1 of 1: " in captured.err
     assert ulga(["overfit", str(cells_config), "INPUT.SQUARE_SIZ", "32"]) == 2
+
+
+# Settings
+
+
+def test_the_check_takes_the_frame_that_its_own_error_asks_for(tmp_path, capsys):
+    pages = [Image.new("L", (40, 30), value) for value in (10, 200)]
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    pages[0].save(tmp_path / "images" / "a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    file = tmp_path / "set.yaml"
+    splits = "{train: {images: images, labels: labels}}"
+    file.write_text(f"name: s\nformat: yolo\nroot: .\nclass_names: [cell]\nsplits: {splits}\n")
+    assert ulga(["data", "check", str(file)]) == 1
+    assert "set INPUT.FRAME to the one to read, 0 to 1" in capsys.readouterr().out
+    assert ulga(["data", "check", str(file), "INPUT.FRAME", "1"]) == 0
+    assert "cannot be decoded" not in capsys.readouterr().out

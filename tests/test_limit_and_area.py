@@ -292,13 +292,13 @@ def test_the_copy_of_a_dataset_states_the_same_areas_unless_boxes_were_clipped(t
     assert inside["area"] == areas[1]
 
 
-@pytest.mark.parametrize("area", [-1.0, 0, "12", True, float("nan")])
+@pytest.mark.parametrize("area", [-1.0, 0, "twelve", True, float("nan")])
 def test_an_area_that_is_no_size_is_noted_and_the_boxs_counts(tmp_path, area):
     content = coco_dataset(5)
     content["annotations"][0]["area"] = area
     content["annotations"][1]["area"] = None  # as if it were not there
     loaded = load_custom(write_dataset(tmp_path, {"val": content}), "val")
-    reason = "areas that are no positive number; the box's area counts"
+    reason = "areas that are not a positive number, replaced by the box's area"
     assert loaded.report.reasons == {reason: 1}
     assert loaded.report.places[reason][0].endswith("val.json, annotation 1")
     first, second, third, *_ = loaded.records[0]["annotations"]

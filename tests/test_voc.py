@@ -12,7 +12,7 @@ import pytest
 from annotation_files import VOC_CORNERS, voc_file, voc_object, write_voc_set
 from data_files import HEIGHT, WIDTH, boxes_of
 
-from ulga_d2.data.formats.listed import TWICE
+from ulga_d2.data.formats.listed import CUT, TWICE
 from ulga_d2.data.formats.voc import FEW_ZEROS, FROM_ZERO, read_image_set, read_voc
 from ulga_d2.data.formats.voc_file import DIFFICULT, FURTHER_BOXES, MAX_BYTES, ROTATED_BOXES
 from ulga_d2.data.formats.write_voc import write_voc
@@ -266,24 +266,24 @@ def test_corners_that_are_fractions_are_refused_with_the_unit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "is_cut"),
     [
-        "a",
-        "a.png",
-        "a.XML",
-        "./JPEGImages/a.png",
-        "./JPEGImages/a.png ./Annotations/a.xml",
-        "JPEGImages/a.png\tAnnotations/a.xml",
-        r"D:\set\JPEGImages\a.png",
-        "/mnt/disk/VOC2007/JPEGImages/a.png",
+        ("a", False),
+        ("a.png", False),
+        ("a.XML", False),
+        ("./JPEGImages/a.png", False),
+        ("./JPEGImages/a.png ./Annotations/a.xml", False),
+        ("JPEGImages/a.png\tAnnotations/a.xml", False),
+        (r"D:\set\JPEGImages\a.png", True),
+        ("/mnt/disk/VOC2007/JPEGImages/a.png", True),
     ],
 )
-def test_a_list_may_give_suffixes_and_paths(tmp_path, line):
+def test_a_list_may_give_suffixes_and_paths_and_foreign_folders_are_noted(tmp_path, line, is_cut):
     write_voc_set(tmp_path, a=voc_file(voc_object()), b=voc_file(voc_object("dot")))
     (tmp_path / "train.txt").write_text(f"{line}\n{line}\n")
     loaded = read(tmp_path, names=read_image_set(tmp_path / "train.txt"))
     assert [record["image_id"] for record in loaded.records] == ["a"]
-    assert loaded.report.reasons[TWICE] == 1
+    assert (loaded.report.reasons[TWICE], loaded.report.reasons[CUT]) == (1, 2 * is_cut)
 
 
 def test_a_listed_path_of_another_folder_names_no_file_of_this_one(tmp_path):

@@ -9,7 +9,7 @@ from data_files import GOOD, HEIGHT, NAMES, WIDTH, boxes_of, write_image, write_
 from pycocotools import mask as coco_mask
 
 from ulga_d2.data.brain_tumor import load_brain_tumor
-from ulga_d2.data.formats.files import HIDDEN, LOOP
+from ulga_d2.data.formats.files import AMENDED, HIDDEN, LOOP
 from ulga_d2.data.formats.listed import TWICE
 from ulga_d2.data.formats.yolo import FOUR_POINTS, OTHER_TEXTS, OUTLINES, read_yolo_labels
 from ulga_d2.data.record import EMPTIED, LoadedSplit
@@ -328,6 +328,15 @@ def test_a_list_chooses_the_images(tmp_path, line):
     assert [record["image_id"] for record in loaded.records] == ["a"]
     assert loaded.report.boxes == {"solid": 1, "ring": 0}
     assert loaded.report.reasons[TWICE] == 1
+
+
+@pytest.mark.parametrize("line", ["train/a.png", "images/train/a.png", "./images/train/a.png"])
+def test_a_listed_path_that_starts_above_the_folder_is_not_worth_a_note(tmp_path, line):
+    write_yolo(tmp_path, {"a": GOOD, "b": GOOD})
+    assert not read_listed(tmp_path, [line]).report.reasons
+    report = read_listed(tmp_path, [line.replace("a.png", "A.PNG")]).report
+    assert set(report.reasons) == {AMENDED}
+    assert report.places[AMENDED][0].startswith(f"{tmp_path / 'train.txt'}: {line[:-5]}A.PNG is ")
 
 
 def test_a_listed_image_of_another_folder_is_not_taken_for_one_of_the_same_name(tmp_path):

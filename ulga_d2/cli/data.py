@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..terminal import log_to_stderr, show, table
 from .draws import add_anonymize_option
+from .settings import add_set_option, set_trailing, words_of
 
 WHAT = "a config, a data set (brain_tumor), one split (brain_tumor_val), or an own set's YAML"
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE at the end of the command line, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -41,6 +47,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, description=description, help=description)
     parser.add_argument("what", metavar="WHAT", help=WHAT)
+    add_set_option(parser)
     parser.set_defaults(action=action)
     return parser
 
@@ -80,7 +87,7 @@ def _check(args: argparse.Namespace) -> int:
     from ..drawing.grid import png
     from .data_sets import find_data_set
 
-    data_set = find_data_set(args.what)
+    data_set = find_data_set(args.what, words_of(args))
     settings = replace(data_set.settings, decode=not args.headers, anonymize=args.anonymize)
     if args.folds:
         settings = replace(settings, folds=read_folds(str(args.folds)))
@@ -121,7 +128,7 @@ def _show(args: argparse.Namespace) -> int:
     for name, value, least in (("--num", args.num, 1), ("--seed", args.seed, 0)):
         if value < least:
             raise UserError(f"{name} is {value}; give {least} or more")
-    data_set = find_data_set(args.what)
+    data_set = find_data_set(args.what, words_of(args))
     split = data_set.split(args.split) if args.split else next(iter(data_set.loaders))
     loaded = data_set.loaders[split]()
     if not loaded.records:
@@ -150,7 +157,7 @@ def _convert(args: argparse.Namespace) -> int:
     from ..data.convert import convert
     from .data_sets import find_data_set
 
-    data_set = find_data_set(args.what)
+    data_set = find_data_set(args.what, words_of(args))
     splits = data_set.load_all()
     name = Path(data_set.name).stem
     left_out = convert(name, splits, args.out, args.to, data_set.intensity(splits))
@@ -190,7 +197,7 @@ def _split(args: argparse.Namespace) -> int:
     from ..errors import UserError
     from .data_sets import find_data_set
 
-    data_set = find_data_set(args.what)
+    data_set = find_data_set(args.what, words_of(args))
     pooled = {
         name: data_set.loaders[name]() for name in ("train", "val") if name in data_set.loaders
     }

@@ -171,12 +171,9 @@ def resolve_intensity(cfg: CfgNode, records: Sequence[dict]) -> None:
         raise UserError(chosen)
     intensity, summary = chosen
     write_intensity(cfg, intensity)
-    logger.info(
-        "INPUT.INTENSITY auto becomes %s with INPUT.INTENSITY_RANGE %s: %s",
-        cfg.INPUT.INTENSITY,
-        cfg.INPUT.INTENSITY_RANGE,
-        summary,
-    )
+    numbers = cfg.INPUT.INTENSITY_RANGE
+    limits = f" with INPUT.INTENSITY_RANGE {numbers}" if numbers else ""
+    logger.info("INPUT.INTENSITY auto becomes %s%s: %s", cfg.INPUT.INTENSITY, limits, summary)
 
 
 def _measured_intensity(records: Sequence[dict]) -> tuple[Intensity, str] | str:

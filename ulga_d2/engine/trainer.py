@@ -163,9 +163,7 @@ class Trainer(TrainerBase):
         except DataWorkerError as error:
             if is_alone and self.done > self.start_iter:
                 name = self._save(self.state())
-                raise UserError(
-                    f"{error}. {name} holds the {self.done} iterations before"
-                ) from None
+                raise UserError(f"{error}. {self.done} iterations are saved in {name}") from None
             raise
 
     def _save_and_leave(self, number: int) -> NoReturn:

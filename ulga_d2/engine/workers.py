@@ -111,8 +111,8 @@ class DataWorkers:
         if self._is_late:
             return DataWorkerError(
                 f"no batch came within {self._timeout:g} s (DATALOADER.TIMEOUT) from {count} data "
-                "workers: check that the storage of the images answers and that /dev/shm has room; "
-                "raise DATALOADER.TIMEOUT for slow storage, and add --resume to go on"
+                "workers. Check that the storage of the images answers and that /dev/shm has room. "
+                "Raise DATALOADER.TIMEOUT for slow storage, and add --resume to resume the run"
             )
         code = killed[0].exitcode
         how = f"ended with exit code {code}"
@@ -121,7 +121,7 @@ class DataWorkers:
             how = f"was killed (signal {-code}{cause.get(-code, '')})"
         return DataWorkerError(
             f"data worker {killed[0].pid} {how}. Lower DATALOADER.NUM_WORKERS (now {count}) or "
-            "SOLVER.IMS_PER_BATCH, and add --resume to go on from the last checkpoint"
+            "SOLVER.IMS_PER_BATCH, and add --resume to resume from the last checkpoint"
         )
 
 

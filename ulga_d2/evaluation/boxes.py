@@ -93,10 +93,11 @@ def _fault(prediction: Prediction, image_ids: Container[int | str], num_classes:
     numbers = [*box, score] if is_list else [score]
     if not is_list or any(isinstance(v, bool) or not isinstance(v, Real) for v in numbers):
         return f"bbox {box!r:.80} and score {score!r:.80} must be numbers"
-    if not all(-math.inf < v < math.inf for v in numbers):
-        return f"bbox {box!r:.80} or score {score!r:.80} is not finite; check what has written it"
-    if max(map(abs, numbers)) > MOST:
-        return f"bbox {box!r:.80} or score {score!r:.80} is above {MOST}; check what has written it"
+    for name, value, parts in (("score", score, [score]), ("bbox", box, box)):
+        if not all(-math.inf < v < math.inf for v in parts):
+            return f"{name} {value!r:.80} is not finite; correct the program that wrote the file"
+        if any(abs(v) > MOST for v in parts):
+            return f"{name} {value!r:.80} is above {MOST:,}; is it the right file?"
     if len(box) != 4 or min(box[2:]) < 0:
         return f"bbox {box!r:.80} is not [x, y, width, height] with sides >= 0; convert it"
     return None

@@ -62,7 +62,7 @@ def file_findings(name: str, records: Sequence[dict], scans: Sequence[Scan]) -> 
     ]
 
 
-_DECODE = "training stops when it meets one; fetch them again or remove them and their boxes"
+_DECODE = "training stops at the first of them; replace the files, or remove them and their boxes"
 _SIZE = "the boxes would be wrong; put back the images that were annotated"
 _TURNED = "they are read upright; boxes must be drawn on the upright image"
 _SAME = "they count more often than others; keep one of each, after comparing their boxes"

@@ -91,7 +91,9 @@ def as_text(name: str, checkup: Checkup) -> str:
     parts += [_kinds_line(data["image_kinds"]), _intensity_lines(checkup)]
     parts += [_anchor_lines(data["splits"])]
     parts += [_paragraph(item) for item in checkup.findings]
-    counts = ", ".join(f"{count} {level}s" for level, count in data["counts"].items())
+    counts = ", ".join(
+        f"{count} {level}{'' if count == 1 else 's'}" for level, count in data["counts"].items()
+    )
     parts.append(f"{data['verdict']}: {counts}")
     return "\n\n".join(part for part in parts if part)
 

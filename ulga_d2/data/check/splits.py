@@ -67,8 +67,8 @@ def empty_findings(splits: Mapping[str, LoadedSplit], filter_empty: bool | None)
         filter_empty: DATALOADER.FILTER_EMPTY_ANNOTATIONS of the config, or None without one.
     """
     hints = {
-        None: "detectron2 drops them in training unless DATALOADER.FILTER_EMPTY_ANNOTATIONS is "
-        "False, which it is in our configs",
+        None: "training keeps them where DATALOADER.FILTER_EMPTY_ANNOTATIONS is False, as in the "
+        "configs of this project",
         True: "training drops them, for DATALOADER.FILTER_EMPTY_ANNOTATIONS is True",
         False: "training keeps them, for DATALOADER.FILTER_EMPTY_ANNOTATIONS is False",
     }
@@ -97,7 +97,7 @@ def crowd_findings(splits: Mapping[str, LoadedSplit]) -> list[Finding]:
         cure = ""
         if crowds == boxes:
             level, what = ERROR, f"crowd regions, and no other box ({share}): nothing to learn"
-            cure = "look at iscrowd in the annotations: of a single object it is 0"
+            cure = "set iscrowd to 0 in the annotations of single objects"
         places = tuple(f"{file} ({count:,})" for file, count in counts if count)[:KEPT_PLACES]
         found.append(Finding(level, name, what, crowds, places, cure))
     return found

@@ -76,10 +76,10 @@ def coco_class_names(json_file: Path, others: Sequence[Path] = ()) -> tuple[str,
 def _note_habits(content: CocoFile, report: DataReport) -> None:
     for key, name in content.renamed.items():
         place = f"{content.path}, category {key}"
-        report.note("class names with blanks around them, which do not count", f"{place}: {name!r}")
+        report.note("class names with spaces around them, which are removed", f"{place}: {name!r}")
     for key in content.odd_areas:
         place = f"{content.path}, annotation {key}"
-        report.note("areas that are no positive number; the box's area counts", place)
+        report.note("areas that are not a positive number, replaced by the box's area", place)
 
 
 def _category_ids(

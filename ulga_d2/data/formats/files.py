@@ -35,13 +35,13 @@ _SYSTEM_NAMES = frozenset(
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
-HIDDEN = "files in hidden and system folders, or with such names, skipped"
+HIDDEN = "hidden and system files skipped, with all files in such folders"
 BROKEN = "links that lead nowhere skipped"
 SPECIAL = "entries that are no regular files skipped"
 LOOP = "links to a folder that holds them skipped"
 TWICE = "second links to a folder that is read already skipped"
 UNREADABLE = "folders that cannot be read skipped"
-AMENDED = "image names that differ from the file's name in case, suffix or spelling resolved"
+AMENDED = "image names matched to the one file that differs in case, suffix, slashes or folder"
 
 # So many suffixes of unread files are counted by name; the rest together.
 _SHOWN_SUFFIXES = 20
@@ -258,7 +258,9 @@ class ImageFolder:
             index[posixpath.splitext(key)[0]] += paths
         return dict(index)
 
-    def find(self, name: str, place: str, *, is_stem: bool = False) -> Path:
+    def find(
+        self, name: str, place: str, *, is_stem: bool = False, is_listed: bool = False
+    ) -> Path:
         """Return the image of a name: a path within the folder, with suffix or without.
 
         A file that is not there is returned as the name gives it. A name that fits two files, or
@@ -268,6 +270,8 @@ class ImageFolder:
             name: as the annotations give it.
             place: where they do, for messages.
             is_stem: the format's names have no suffix, so a missing one is not worth a note.
+            is_listed: the name is a path in a list, which may start at any folder above this one,
+                so such a start is not worth a note.
         """
         path = self.folder / name
         is_outside = not self._is_inside(name)
@@ -278,7 +282,8 @@ class ImageFolder:
         candidates = self._candidates(name)
         if len(candidates) == 1:
             found = candidates[0]
-            if not (is_stem and found.relative_to(self.folder).with_suffix("").as_posix() == name):
+            inner = found.relative_to(self.folder).with_suffix("").as_posix()
+            if not (is_stem and inner == name or is_listed and is_end_of(name, found)):
                 self._report.note(AMENDED, f"{place}: {name} is {found}")
             return found
         if candidates:
@@ -359,6 +364,12 @@ class ImageFolder:
                 return is_absolute and count > 0 and not (above.parent / part).is_dir()
             above = above.parent
         return len(parts) <= len(self._above) or is_absolute
+
+
+def is_end_of(name: str, path: Path) -> bool:
+    """Tell whether a name is the end of a file's absolute path, which needs no guess."""
+    parts = Path(posixpath.normpath(name)).parts
+    return parts == Path(os.path.abspath(path)).parts[-len(parts) :]
 
 
 def _key(name: str) -> str:

@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 _SUGGESTIONS = 3
 # A box and the box around its mask that overlap less (intersection over union) contradict.
 _LEAST_OVERLAP = 0.5
-AROUND_MASK = "boxes drawn around the mask, for want of a box"
+AROUND_MASK = "objects without a box given the box around their mask"
 UNLIKE_MASK = "boxes that do not fit their mask; both are kept"
 USELESS_MASK = "objects without a box whose mask cannot be used dropped"
-STARTS_AT_ONE = "boxes that end one pixel past the edge, and none starts at 0: numbers from 1?"
+STARTS_AT_ONE = "boxes that end one pixel past the edge; pixels may be counted from 1, not from 0"
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..report import DataReport
+from .files import is_end_of
 from .text import read_text
 
 # A list of a million images has less.
 MAX_BYTES = 100_000_000
 LONGEST_LINE = 4096
 _DRIVE = re.compile(r"^[A-Za-z]:(?=[\\/])")
-CUT = "listed paths found behind the folders that lead there on another machine"
+CUT = "listed paths matched without the folders in front of them"
 TWICE = "images listed twice read once"
 
 
@@ -59,7 +60,7 @@ def possible_names(name: str, folders: Collection[str]) -> Iterator[str]:
 
 
 def find_listed(name: str, bases: Sequence[Path], source: str, report: DataReport) -> Path | None:
-    """Return the file that a line of a list means; a path that had to be cut is noted.
+    """Return the file that a line of a list means; a path of which folders were cut off is noted.
 
     Args:
         name: the line.
@@ -76,7 +77,7 @@ def find_listed(name: str, bases: Sequence[Path], source: str, report: DataRepor
     for number, text in enumerate(possible_names(name, folders)):
         for base in bases:
             if os.path.isfile(base / text):
-                if number:
+                if number and not is_end_of(name, base / text):
                     report.note(CUT, f"{source} is {base / text}")
                 return base / text
     return None

@@ -192,7 +192,7 @@ class _Gather:
         for name in read_list(list_file):
             source = f"{list_file}: {name}"
             path = find_listed(name, bases, source, self.report)
-            self._add(path or folder.find(name, source), source)
+            self._add(path or folder.find(name, str(list_file), is_listed=True), source)
 
     def _add(self, path: Path, source: str) -> None:
         stem = _stem(path, self.root)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
 from ..record import LoadedSplit
 from ..report import DataReport, Faults
 from .classes import ClassNumbers
-from .files import READABLE_SUFFIXES, ImageFolder, files_by_stem
+from .files import READABLE_SUFFIXES, ImageFolder, files_by_stem, is_end_of
 from .images import ImageEntry, OutlinedBox, make_records
 from .listed import CUT, TWICE, possible_names, read_list
 from .policy import check_missing
@@ -158,34 +158,36 @@ def _check_unit(files: Iterable[VocFile], faults: Faults) -> None:
 
 
 def _listed(
-    lines: Sequence[str], stems: Collection[str], folders: Sequence[Path], report: DataReport
+    lines: Sequence[str], paths: Mapping[str, Path], folders: Sequence[Path], report: DataReport
 ) -> list[str]:
     """Return the stem that each line of a list means, once; an unknown one as the list has it."""
-    own = [os.path.basename(os.path.abspath(folder)) for folder in folders]
     names: dict[str, str] = {}
     for line in lines:
         stem, is_cut = next(
-            ((name, is_cut) for name, is_cut in _possible_stems(line, own) if name in stems),
+            ((name, is_cut) for name, is_cut in _possible_stems(line, folders) if name in paths),
             (line, False),
         )
         if is_cut:
-            report.note(CUT, f"{line} is {stem}")
+            report.note(CUT, f"{line} is {paths[stem]}")
         if stem in names:
             report.note(TWICE, line)
         names[stem] = line
     return list(names)
 
 
-def _possible_stems(line: str, folders: Sequence[str]) -> Iterator[tuple[str, bool]]:
-    """Yield what a line can mean, and whether folders had to be cut off, the likeliest first."""
+def _possible_stems(line: str, folders: Sequence[Path]) -> Iterator[tuple[str, bool]]:
+    """Yield what a line can mean, and whether foreign folders were cut off, the likeliest first."""
     yield line, False
+    own = [os.path.basename(os.path.abspath(folder)) for folder in folders]
     pair = _PAIR.fullmatch(line)
     for text in (pair[2], pair[1]) if pair else (line,):
-        for number, name in enumerate(possible_names(text, folders)):
+        for number, name in enumerate(possible_names(text, own)):
             path = PurePosixPath(name)
-            yield name, number > 0
+            is_own = any(is_end_of(text, folder / name) for folder in folders)
+            is_cut = number > 0 and not is_own
+            yield name, is_cut
             if path.suffix.lower() in _SUFFIXES:
-                yield path.with_suffix("").as_posix(), number > 0
+                yield path.with_suffix("").as_posix(), is_cut
 
 
 def _drop_unannotated(missing: list[str], listed: int, folder: Path, report: DataReport) -> None:

@@ -203,7 +203,7 @@ def _images_of_list(
     images: dict[str, YoloImage] = {}
     for name in read_list(list_file):
         source = f"{list_file}: {name}"
-        path = folder.find(name, source)
+        path = folder.find(name, str(list_file), is_listed=True)
         if not path.is_file():
             path = find_listed(name, [image_dir], source, report) or path
         stem = Path(os.path.relpath(path, image_dir)).with_suffix("").as_posix()

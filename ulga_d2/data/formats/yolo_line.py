@@ -161,7 +161,7 @@ class Units:
             number = max(line.numbers)
             faults.add(
                 line.path,
-                f"{number:g} is above 1, so the numbers are no fractions of the image; {unit}. "
+                f"{number:g} is above 1, so the numbers are not fractions of the image; {unit}. "
                 "Write class cx cy w h with fractions from 0 to 1",
             )
         if self._boxes < MIN_BOXES or self._overhanging < MIN_SHARE * self._boxes:
