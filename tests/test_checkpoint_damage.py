@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_args
 
-from ulga_d2.engine import checkpoint
+from ulga_d2.engine import checkpoint, run_folder
 from ulga_d2.engine.checkpoint import save_checkpoint
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
@@ -182,3 +183,32 @@ def test_weights_asked_for_by_name_are_never_replaced_by_others(folder, sample_d
     weights = {"MODEL__WEIGHTS": folder / NEW}
     with pytest.raises(UserError, match=f"{NEW} cannot be read"):
         main(tiny_args(folder / "run", eval_only=flag == "eval_only", **weights))
+
+
+def test_every_line_of_a_fault_reaches_the_message_and_the_log(folder, caplog):
+    def refuse(state: dict, path: Path) -> None:
+        if path.name == NEW or state["iteration"] < lowest:
+            raise UserError(f"{path} is of no use:", "its first line", "its second line")
+
+    lowest = 0
+    load_last(folder, refuse)
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[:3] == [f"{folder / NEW} is of no use:", "its first line", "its second line"]
+    lowest = 9
+    with pytest.raises(UserError) as refused:
+        load_last(folder, refuse)
+    assert str(refused.value).splitlines().count("its second line") == 2
+
+
+def test_every_line_of_a_fault_reaches_all_ranks(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("one", "two")
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", refuse)
+    with pytest.raises(UserError) as refused:
+        checkpoint.save_together(tmp_path, NEW, {})
+    assert refused.value.args == ("one", "two")
+    monkeypatch.setattr(run_folder, "_take", refuse)
+    with pytest.raises(UserError) as refused:
+        run_folder.open_run_folder(Namespace(OUTPUT_DIR=str(tmp_path)), Namespace())
+    assert refused.value.args == ("one", "two")

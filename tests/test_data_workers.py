@@ -202,3 +202,120 @@ def test_a_second_signal_ends_a_process_at_once_and_a_repeated_first_one_does_no
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 143
     assert output.strip() == "SIGTERM: the second signal; nothing was saved"
+
+
+SAVING = """
+import sys, time
+from ulga_d2.engine import checkpoint
+from ulga_d2.engine.signals import StopSignals
+from ulga_d2.evaluation.atomic import unfinished_path
+
+def write_slowly(content, file):
+    print("saving", flush=True)
+    end = time.monotonic() + float(sys.argv[3])
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    file.write(b"whole")
+
+checkpoint.torch.save = write_slowly
+with StopSignals(grace=float(sys.argv[2])) as signals:
+    checkpoint.save_together(sys.argv[1], "model_0000001.pth", {})
+    print("saved", flush=True)
+    time.sleep(float(sys.argv[4]))
+    print("acted", flush=True)
+"""
+
+
+def start_saving(folder: Path, grace: float, saving: float, after: float) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVING, *map(str, (folder, grace, saving, after))],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout.readline() == "saving\n"
+    return process
+
+
+def test_a_save_takes_longer_than_the_grace_which_starts_anew_after_it(tmp_path):
+    process = start_saving(tmp_path, grace=2, saving=4, after=1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert output.split() == ["saved", "acted"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    process = start_saving(tmp_path, grace=1, saving=2, after=30)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert output.startswith(
+        "saved\nSIGTERM: nothing was saved, since the process has been waiting"
+    )
+
+
+def test_a_scheduler_ends_no_save_with_a_second_signal_and_ctrl_c_does(tmp_path):
+    process = start_saving(tmp_path, grace=20, saving=5, after=0)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(2.3)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert output.split() == ["saved", "acted"]
+    process = start_saving(tmp_path, grace=20, saving=60, after=0)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(2.3)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode in (130, -signal.SIGINT)  # by the watching thread or by Python
+    assert "saved" not in output.split()
+
+
+def test_no_second_signal_of_a_scheduler_ends_what_acts_on_the_first(tmp_path):
+    code = SAVING.split("with Stop")[0] + (
+        "with StopSignals() as signals, signals.at_once(lambda _: checkpoint.save_checkpoint("
+        "sys.argv[1], 'model_0000001.pth', {})):\n"
+        "    print('waiting', flush=True)\n"
+        "    signals.asked or time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + "    raise SystemExit(9)\n", str(tmp_path), "1", "5"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(4)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    process.kill()
+    process.communicate()
+
+
+def test_a_process_that_was_suspended_has_its_grace_when_it_goes_on(tmp_path):
+    process = start_waiting(grace=6)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(7)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(2)
+    assert process.poll() is None
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+
+
+def test_a_run_that_was_suspended_for_longer_than_the_timeout_goes_on(sample_data, tmp_path):
+    process = start_command(tmp_path, **WORKER, DATALOADER__TIMEOUT=5)
+    wait_for(tmp_path / "last_checkpoint", process)
+    worker = worker_of(process)
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(2)  # until the batches on their way are used up
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(7)
+    process.send_signal(signal.SIGCONT)
+    time.sleep(1.5)
+    assert process.poll() is None
+    os.kill(worker, signal.SIGCONT)
+    stop(process, signal.SIGTERM, [process.pid])

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,14 @@ folder_lock.lock_folder(Path(sys.argv[1]), "OUTPUT_DIR")
 print("locked", flush=True)
 {then}
 """
-SCHEDULED = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "TORCHELASTIC_RUN_ID")
+SCHEDULED = (
+    "SLURM_JOB_ID",
+    "PBS_JOBID",
+    "LSB_JOBID",
+    "SGE_TASK_ID",
+    "FLUX_JOB_ID",
+    "TORCHELASTIC_RUN_ID",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +166,16 @@ def test_two_containers_with_one_host_name_and_process_1_do_not_take_each_others
         ({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, True),
         ({"PBS_JOBID": "7.server"}, {"PBS_JOBID": "7.server"}, True),
         ({"LSB_JOBID": "7"}, {"LSB_JOBID": "7"}, True),
+        (
+            {"LSB_JOBID": "7", "LSF_PM_TASKID": "1"},
+            {"LSB_JOBID": "7", "LSF_PM_TASKID": "2"},
+            False,
+        ),
+        (
+            {"PBS_JOBID": "7", "OMPI_COMM_WORLD_RANK": "0"},
+            {"PBS_JOBID": "7", "OMPI_COMM_WORLD_RANK": "1"},
+            False,
+        ),
         ({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "8"}, False),
         ({"SLURM_JOB_ID": "7"}, {"PBS_JOBID": "7"}, False),
         ({"SLURM_JOB_ID": "7"}, {}, False),
@@ -194,11 +212,59 @@ def test_a_job_started_again_on_another_host_takes_its_own_lock_over(
         leave_lock(tmp_path)
     for name, value in now.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(folder_lock, "REFRESH_SECONDS", 0.4)
     if is_taken:
         assert "has been started again" in lock_folder(tmp_path, "OUTPUT_DIR")
     else:
         with pytest.raises(UserError, match="is in use by"):
             lock_folder(tmp_path, "OUTPUT_DIR")
+
+
+JOBS = [{"LSB_JOBID": "7"}, {"PBS_JOBID": "7"}, {"SGE_TASK_ID": "undefined", "JOB_ID": "7"}]
+
+
+@pytest.mark.parametrize("job", [*JOBS, {"SLURM_JOB_ID": "7"}])
+def test_a_task_on_another_host_that_refreshes_its_lock_keeps_it(tmp_path, monkeypatch, job):
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(folder_lock, "REFRESH_SECONDS", 0.4)
+    path = leave_lock(tmp_path)
+    ended = threading.Event()
+
+    def refresh() -> None:
+        while not ended.wait(0.4):
+            os.utime(path)
+
+    thread = threading.Thread(target=refresh)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match="is in use by"):
+            lock_folder(tmp_path, "OUTPUT_DIR")
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_restart_that_the_scheduler_counts_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    leave_lock(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(folder_lock, "_outwait", None)
+    assert "has been started again" in lock_folder(tmp_path, "OUTPUT_DIR")
+
+
+def test_a_lock_that_is_gone_when_it_was_moved_aside_is_not_taken_over(tmp_path, monkeypatch):
+    path = leave_lock(tmp_path, age=STALE_SECONDS + 1)
+    rename = os.rename
+
+    def rename_anothers(source: Path, target: Path) -> None:
+        rename(source, target)
+        target.unlink()
+        path.write_text(json.dumps(dataclasses.asdict(folder_lock._describe_this_process())))
+
+    monkeypatch.setattr(folder_lock.os, "rename", rename_anothers)
+    me = folder_lock._describe_this_process()
+    assert folder_lock._remove_stale(path, "OUTPUT_DIR x", me) == ""
 
 
 def test_torchrun_on_one_host_is_not_the_one_of_another_host_with_a_loopback_address(

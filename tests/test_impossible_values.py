@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from tests.tiny_detectors import options
 from ulga_d2 import get_cfg
 from ulga_d2.config import leaf_keys, merge_config, value_of
+from ulga_d2.data.formats.numbers import read_id
 from ulga_d2.engine.checks import check_config, check_model
 from ulga_d2.engine.optimizer import resolve_schedule
 from ulga_d2.errors import UserError
@@ -128,6 +129,33 @@ def test_a_path_with_a_nul_in_a_file_is_refused(tmp_path: Path):
     merge_config(cfg, str(file), [])
     with pytest.raises(UserError, match=r"OUTPUT_DIR has 'a\\x00b'"):
         check_config(cfg)
+
+
+@pytest.mark.parametrize("name", ["\u3000", "a\u00a0b", "\u202ftumour\u2009"])
+def test_a_path_with_spaces_of_any_script_is_taken(name):
+    cfg = tiny_config()
+    cfg.OUTPUT_DIR = f"runs/{name}/x"
+    check_config(cfg)
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "a\ud800b", "a\tb", "a\nb"])
+def test_a_path_with_control_characters_or_halves_of_surrogates_is_refused(name):
+    cfg = tiny_config()
+    cfg.OUTPUT_DIR = name
+    with pytest.raises(UserError, match="OUTPUT_DIR has"):
+        check_config(cfg)
+
+
+def test_category_ids_are_bound_as_annotation_files_are():
+    largest = 10**18 - 1
+    assert read_id(largest) == largest and read_id(largest + 1) is None
+    cfg = tiny_config()
+    cfg.DATASETS.CATEGORY_IDS = [2**31, largest, -largest, 0]
+    check_config(cfg)
+    for wrong in (largest + 1, True, 1.0, "a"):
+        cfg.DATASETS.CATEGORY_IDS = [1, wrong]
+        with pytest.raises(UserError, match=r"DATASETS\.CATEGORY_IDS .*the dataset's own ids"):
+            check_config(cfg)
 
 
 def test_the_largest_values_that_are_taken_are_taken():

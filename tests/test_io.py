@@ -28,6 +28,13 @@ def test_plain_yaml_is_read_as_pyyaml_reads_it(text):
     assert parse_yaml(text, "x.yaml") == yaml.safe_load(text)
 
 
+def test_the_class_names_of_the_largest_public_datasets_are_read():
+    names = {number: f"class {number}" for number in range(13_204)}
+    assert parse_yaml(yaml.safe_dump({"names": names}), "data.yaml") == {"names": names}
+    config = {"DATASETS": {"CLASS_NAMES": [*names.values()] * 2, "CATEGORY_IDS": [*names] * 2}}
+    assert parse_config(yaml.safe_dump(config), "model.pth") == config
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -36,12 +43,16 @@ def test_plain_yaml_is_read_as_pyyaml_reads_it(text):
         ("a: &a [*a]", "once its aliases are written out"),
         ("a: &a {b: *a}", "once its aliases are written out"),
         ("[" * 20_000, "nested too deeply"),
-        ("[" + "1," * 90_000 + "]", "more than 20,000 values"),
-        ("# long\n" * 100_000, "has more than the 200,000 characters"),
+        ("[" + "1," * 400_000 + "]", "more than 100,000 values"),
+        ("# long\n" * 200_000, "has more than the 1,000,000 characters"),
         ("a: 1\na: 2", "the key 'a' is given twice, in lines 1 and 2"),
         ("1: a\ntrue: b", "given twice"),
         ("a: !!python/name:os.system", "never run code"),
-        ("a: " + "9" * 5000, "Exceeds the limit"),
+        ("a: " + "9" * 5000, "more than 1,000 characters"),
+        ("a: " + ":".join(["1"] * 99_000), "more than 1,000 characters"),
+        ("a: " + ":".join(["1"] * 250) + ".5", "not valid YAML"),
+        ('a: !!int ""', "not valid YAML"),
+        ('a: !!float ""', "not valid YAML"),
         ("? {a: 1}\n: 2", "unhashable"),
         ("a: !!int x", "not valid YAML"),
         ("a: 1\n--- \nb: 2", "not valid YAML"),

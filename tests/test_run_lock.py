@@ -18,6 +18,7 @@ from test_trainer import start_command, weights_hash
 from tests.predict_files import write_checkpoint, write_png
 from ulga_d2.cli.main import main as ulga
 from ulga_d2.engine.distributed import launch_processes
+from ulga_d2.engine.hooks import drop_lines_from
 from ulga_d2.engine.launch import main
 from ulga_d2.errors import UserError
 from ulga_d2.evaluation.atomic import final_name, remove_unfinished, unfinished_path
@@ -198,3 +199,57 @@ def test_two_processes_never_write_the_same_temporary_file(tmp_path):
     (tmp_path / "notes.tmp").touch()
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.tmp"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"null", b"5", b"[1]", b'"x"', b"\xff", b'{"iteration": "x"}', b"[" * 9999]
+)
+def test_a_last_line_of_figures_that_is_none_of_ours_stops_no_resume(
+    finished, sample_data, tmp_path, line
+):
+    metrics = finished / "metrics.json"
+    before = metrics.read_bytes()
+    try:
+        metrics.write_bytes(before + line + b"\n")
+        assert main(tiny_args(finished, resume=True))["bbox"]
+        metrics.write_bytes(before + line + b"\n")
+        drop_lines_from(str(metrics), 10**9)
+        assert metrics.read_bytes() == before
+    finally:
+        metrics.write_bytes(before)
+
+
+def test_unfinished_files_of_earlier_versions_are_removed_and_those_of_others_and_locks_stay(
+    tmp_path,
+):
+    ours = ["predictions.csv.tmp", "model_0000002.pth.tmp", "last_checkpoint.tmp", "a.png.17.tmp"]
+    kept = ["notes.tmp", "draft.txt.tmp", f"{LOCK}.0a1b.17.tmp", ".ulga_clock.0a1b.17.tmp"]
+    for name in (*ours, *kept):
+        (tmp_path / name).write_text("x")
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    assert [final_name(name) for name in ours] == [
+        "predictions.csv",
+        "model_0000002.pth",
+        "last_checkpoint",
+        "a.png",
+    ]
+    assert final_name("notes.tmp") == "notes.tmp"
+
+
+def test_unfinished_files_that_cannot_be_removed_stop_no_run(tmp_path, monkeypatch, caplog):
+    (tmp_path / "a.png.17.tmp").write_text("x")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    remove_unfinished(tmp_path)
+    assert f"unfinished files in {tmp_path} cannot be deleted (Permission denied)" in caplog.text
+
+
+@pytest.mark.parametrize("name", [".ulga_clock.0a1b.17.tmp", "predictions.csv.tmp"])
+def test_what_a_killed_prediction_leaves_is_not_foreign(model, tmp_path, name):
+    assert predict(model, tmp_path) == 0
+    (tmp_path / "out" / name).write_text("x")
+    assert predict(model, tmp_path, "--overwrite") == 0

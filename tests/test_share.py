@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,3 +161,15 @@ def test_shared_weights_are_evaluated_and_started_from_as_their_checkpoint(
     printed = capsys.readouterr().out
     assert "a checkpoint of this project, iteration 12" in printed
     assert "solid, ring, mottled" in printed
+
+
+def test_a_header_of_many_names_one_of_them_twice_is_refused_in_linear_time(tmp_path):
+    entry = '{"dtype":"F32","shape":[],"data_offsets":[0,4]}'
+    names = [*range(50_000), 49_999]
+    header = "{" + ",".join(f'"t{name}":{entry}' for name in names) + "}"
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="its header: .*'t49999' stands twice"):
+        read_safetensors(path)
+    assert time.perf_counter() - start < 5

@@ -5,7 +5,9 @@ created with O_EXCL and needs no locks of the file system, so it works on networ
 thread refreshes its time every 30 seconds. Another process takes over a lock whose owner is gone:
 
 - the same host shows that the process has ended, or that its number belongs to another process;
-- the same scheduler job, or the same torchrun, has been started again;
+- the scheduler counts a restart of the same job, or the same torchrun has started it again;
+- the same task of the same job is there on another host without such a count, and the file has
+  not been refreshed for 75 seconds, which a process that starts waits for;
 - the file has not been refreshed for 5 minutes, by the clock of the file system itself.
 
 A process that finds its own lock taken over ends at once with exit code 2 and writes nothing more.
@@ -33,11 +35,14 @@ from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LOCK = ".ulga_lock.json"
+LOCK_PREFIX = ".ulga_"  # of all files that locking writes
+LOCK = f"{LOCK_PREFIX}lock.json"
 REFRESH_SECONDS = 30.0
 STALE_SECONDS = 300.0
+MISSED_REFRESHES = 2.5  # that show the end of an owner whose own job asks
 LOST_CODE = 2  # exit code of a process whose lock was taken over
 _MOST_BYTES = 65_536  # of a lock file
+_TORCHRUN = "torchrun:"
 _LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0")
 
 # Variables of schedulers: the job, what else its name needs, and how often it has been restarted.
@@ -49,7 +54,16 @@ _SCHEDULERS = (
     ("flux", "FLUX_JOB_ID", "", ""),
 )
 # Which of a job's tasks this process is. One of a name runs at a time.
-_TASK = ("SLURM_STEP_ID", "SLURM_PROCID", "PBS_TASKNUM", "FLUX_TASK_RANK")
+_TASK = (
+    "SLURM_STEP_ID",
+    "SLURM_PROCID",
+    "PBS_TASKNUM",
+    "FLUX_TASK_RANK",
+    "LSF_PM_TASKID",
+    "OMPI_COMM_WORLD_RANK",
+    "PMIX_RANK",
+    "PMI_RANK",
+)
 
 
 @dataclass(frozen=True)
@@ -95,10 +109,18 @@ class Owner:
             return ""
         for name, restarts, task in self.jobs:
             for own_name, own_restarts, own_task in me.jobs:
-                is_restart = own_restarts > restarts or (own_restarts, own_task) == (restarts, task)
+                is_same = (own_restarts, own_task) == (restarts, task)
+                # One launcher of torchrun has one rank 0, while jobs can have many such tasks.
+                is_restart = own_restarts > restarts or (is_same and name.startswith(_TORCHRUN))
                 if name == own_name and is_restart:
                     return f"its job ({name}) has been started again"
         return ""
+
+    def job_in_common(self, me: Owner) -> str:
+        """Return the job of which both are the same task on different machines, or ""."""
+        if self.is_on_this_machine(me):
+            return ""
+        return next((name for name, *rest in self.jobs if [name, *rest] in me.jobs), "")
 
 
 @dataclass
@@ -285,23 +307,25 @@ def _remove_stale(path: Path, label: str, me: Owner) -> str:
         read = _read(path)
     if read is None:
         return ""
-    reason = _why_stale(path, read, me)
-    if not reason:
-        raise _in_use(path, label, read, me)
-    aside = path.with_name(f"{path.name}.{me.token}.{me.pid}.tmp")
+    reason = _why_stale(path, read, me) or _outwait(path, label, read, me)
     again = _read(path)
     if again is None or again.content != read.content:
         return ""
+    if not reason:
+        raise _in_use(path, label, again, me)
+    aside = path.with_name(f"{path.name}.{me.token}.{me.pid}.tmp")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return ""
     moved = _read(aside)
-    if moved is not None and moved.content != read.content:
+    if moved is None:
+        return ""
+    if moved.content != read.content:
         # Another process was quicker, and this is its new lock: it gets it back.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
-        aside.unlink()
+        aside.unlink(missing_ok=True)
         return ""
     aside.unlink(missing_ok=True)
     return f"{label}: took over the lock of {_name(read)}: {reason}"
@@ -316,9 +340,32 @@ def _why_stale(path: Path, read: _Read, me: Owner) -> str:
     return f"it has not refreshed it for {age:.0f} s" if age > STALE_SECONDS else ""
 
 
+def _outwait(path: Path, label: str, read: _Read, me: Owner) -> str:
+    """Wait whether the owner, which may be this job's earlier start, refreshes its lock.
+
+    Returns:
+        the reason why the lock no longer counts; "" at once if it is of no job of ours, or as soon
+        as it has been refreshed.
+    """
+    job = read.owner.job_in_common(me) if read.owner else ""
+    if not job:
+        return ""
+    quiet = MISSED_REFRESHES * REFRESH_SECONDS
+    left = min(quiet, read.modified + quiet - _now(path.parent, me))
+    deadline = time.monotonic() + left
+    if left > 0:
+        logger.warning("%s: waiting up to %.0f s whether %s has ended", label, left, _name(read))
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, quiet / 50))
+        again = _read(path)
+        if again is None or (again.content, again.modified) != (read.content, read.modified):
+            return ""
+    return f"its job ({job}) has been started again, and it has not refreshed it"
+
+
 def _now(folder: Path, me: Owner) -> float:
     """Return the time by the clock of a folder's file system, which hosts share."""
-    probe = folder / f".ulga_clock.{me.token}.{me.pid}.tmp"
+    probe = folder / f"{LOCK_PREFIX}clock.{me.token}.{me.pid}.tmp"
     try:
         probe.touch()
         return probe.stat().st_mtime
@@ -472,7 +519,7 @@ def _jobs() -> list[list[Any]]:
         address = environment.get("MASTER_ADDR", "")
         if address.startswith(_LOOPBACK):
             address = socket.gethostname()
-        name = f"torchrun:{run}:{address}:{environment.get('MASTER_PORT', '')}"
+        name = f"{_TORCHRUN}{run}:{address}:{environment.get('MASTER_PORT', '')}"
         jobs.append([name, 0, ""])
     return jobs
 

@@ -10,9 +10,12 @@ import yaml
 
 from .errors import UserError
 
-MOST_CHARACTERS = 200_000  # of a YAML text; PyYAML reads about 50,000 a second
-MOST_VALUES = 20_000  # of a YAML text; what an alias stands for counts each time
-MOST_LEVELS = 50  # of a YAML text
+# Of a YAML text. PyYAML reads about 20,000 values a second; a config with 20,000 classes has
+# 40,000. What an alias stands for counts each time.
+MOST_CHARACTERS = 1_000_000
+MOST_VALUES = 100_000
+MOST_LEVELS = 50
+MOST_DIGITS = 1_000  # of a whole number
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,6 +55,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         """Refuse numbers that nobody reads as YAML does: 010 is 8, 1_0 is 10 and 1:30 is 90."""
+        if len(node.value) > MOST_DIGITS:
+            raise ValueError(f"a whole number of more than {MOST_DIGITS:,} characters")
         value = super().construct_yaml_int(node)
         if node.value not in (str(value), f"+{value}"):
             raise yaml.constructor.ConstructorError(
@@ -102,7 +107,14 @@ def parse_yaml(text: str, place: str | Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{place} is not valid YAML: {problem}{line}") from None
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         # Dates that do not exist, numbers of thousands of digits, tags that do not fit.
         raise UserError(f"{place} is not valid YAML: {str(error)[:200]}") from None
 
@@ -135,7 +147,7 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
             has a number of thousands of digits.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return json.loads(text, object_pairs_hook=without_repeats)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{place}, line {error.lineno}: not valid JSON ({error.msg}); fetch or "
@@ -145,7 +157,7 @@ def parse_json(text: str | bytes, place: str | Path) -> Any:
         raise UserError(f"{place}: not valid JSON ({error}); export the file again") from None
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object; of a repeated key, `json` would silently keep the last value alone."""
     found = dict(pairs)
     if len(found) < len(pairs):

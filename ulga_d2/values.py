@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ MOST_PIXELS = 16384  # of a side of the network's input
 MOST_ITERATIONS = 10**9
 LEAST, MOST = 1e-30, 1e30  # of floating-point numbers: beyond, float32 underflows or overflows
 MOST_COUNT = 2**31 - 1  # of whole numbers
+MOST_ID = 10**18 - 1  # of a dataset's own ids, as annotation files may have them
 
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 DEVICES = r"(auto|cpu|mps|cuda)(:\d+)?"
@@ -40,6 +42,11 @@ OF_THE_RUN: Valid = (
         lambda v: not v,
         "it must be False: it would make a batch depend on what the loader read before, and a "
         "resumed run would differ",
+    ),
+    (
+        "DATASETS.CATEGORY_IDS",
+        lambda v: all(type(part) is int and abs(part) <= MOST_ID for part in v),
+        f"give the dataset's own ids, whole numbers of at most {MOST_ID}",
     ),
     ("DATASETS.NIH_NEGATIVES", lambda v: v >= 0, "give a number of images, or 0 for none"),
     ("DATASETS.COD10K_CLASSES", lambda v: v in (1, 69), "give 1, or 69 for the sub-classes"),
@@ -252,9 +259,10 @@ def _check_size(key: str, part: Any) -> None:
     """Refuse numbers that no 32 bits hold, and text that no file can be named by."""
     if isinstance(part, float) and part and not LEAST <= abs(part) <= MOST:
         raise UserError(f"{key} has {part!r}; give 0, or a size from {LEAST:g} to {MOST:g}")
-    if isinstance(part, int) and abs(part) > MOST_COUNT and key != "SEED":
+    has_own_bound = key in ("SEED", "DATASETS.CATEGORY_IDS")
+    if isinstance(part, int) and abs(part) > MOST_COUNT and not has_own_bound:
         raise UserError(f"{key} has {part}; give at most {MOST_COUNT}")
-    if isinstance(part, str) and not part.isprintable():
+    if isinstance(part, str) and any(unicodedata.category(sign) in ("Cc", "Cs") for sign in part):
         raise UserError(f"{key} has {part!r}; leave the control characters out")
 
 

@@ -19,6 +19,7 @@ from ..evaluation.atomic import unfinished_path
 from ..weights.checkpoint import LAST_CHECKPOINT
 from ..weights.digest import KEY, content_sha256, file_sha256
 from ..weights.load import FORMAT
+from .signals import working
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,12 @@ def save_checkpoint(
     """
     path = Path(folder) / name
     content = {"format": FORMAT, **state}
-    content[KEY] = content_sha256(content)
     try:
-        _replace(path, lambda file: torch.save(content, file))
-        if is_last:
-            _replace(Path(folder) / LAST_CHECKPOINT, lambda file: file.write(name.encode()))
+        with working():
+            content[KEY] = content_sha256(content)
+            _replace(path, lambda file: torch.save(content, file))
+            if is_last:
+                _replace(Path(folder) / LAST_CHECKPOINT, lambda file: file.write(name.encode()))
     except (OSError, RuntimeError) as error:  # the latter is torch's
         reason = getattr(error, "strerror", None) or error
         pointer = Path(folder) / LAST_CHECKPOINT
@@ -66,15 +68,16 @@ def save_together(
     Raises:
         UserError: on every rank, if the file could not be written.
     """
-    fault = ""
-    if comm.is_main_process():
-        try:
-            save_checkpoint(folder, name, state, is_last=is_last)
-        except UserError as error:
-            fault = str(error)
-    fault = comm.all_gather(fault)[0]
+    fault: tuple[str, ...] = ()
+    with working():  # on every rank: the others wait for the main one
+        if comm.is_main_process():
+            try:
+                save_checkpoint(folder, name, state, is_last=is_last)
+            except UserError as error:
+                fault = error.args
+        fault = comm.all_gather(fault)[0]
     if fault:
-        raise UserError(fault)
+        raise UserError(*fault)
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -167,8 +167,8 @@ def resolve_intensity(cfg: CfgNode, records: Sequence[dict]) -> None:
     if cfg.INPUT.INTENSITY != AUTO:
         return
     chosen = comm.all_gather(_measured_intensity(records) if comm.is_main_process() else None)[0]
-    if isinstance(chosen, str):
-        raise UserError(chosen)
+    if isinstance(chosen, UserError):
+        raise chosen
     intensity, summary = chosen
     write_intensity(cfg, intensity)
     numbers = cfg.INPUT.INTENSITY_RANGE
@@ -176,12 +176,12 @@ def resolve_intensity(cfg: CfgNode, records: Sequence[dict]) -> None:
     logger.info("INPUT.INTENSITY auto becomes %s%s: %s", cfg.INPUT.INTENSITY, limits, summary)
 
 
-def _measured_intensity(records: Sequence[dict]) -> tuple[Intensity, str] | str:
+def _measured_intensity(records: Sequence[dict]) -> tuple[Intensity, str] | UserError:
     """Return the intensity that suits the images and why, or a fault that all ranks must know."""
     try:
         used = measure_used_range(records)
     except UserError as error:
-        return str(error)
+        return UserError(*error.args)
     return choose_intensity(used), used.summary()
 
 

@@ -96,11 +96,11 @@ def drop_lines_from(metrics_file: str, iteration: int) -> None:
     if not os.path.isfile(metrics_file):
         return
     kept = []
-    with open(metrics_file, encoding="utf-8") as file:
+    with open(metrics_file, "rb") as file:
         for line in file:
             try:
-                if json.loads(line)["iteration"] < iteration:
+                if json.loads(line.decode())["iteration"] < iteration:
                     kept.append(line)
-            except (ValueError, KeyError):
+            except (ValueError, LookupError, TypeError, RecursionError):  # no line of ours
                 continue
-    write_atomically(metrics_file, "".join(kept).encode())
+    write_atomically(metrics_file, b"".join(kept))

@@ -63,16 +63,19 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     folder = Path(cfg.OUTPUT_DIR)
     if comm.get_rank():
-        messages = comm.all_gather("")
+        faults = comm.all_gather(())
     else:
-        fault = taken_over = ""
+        fault: tuple[str, ...] = ()
+        taken_over = ""
         try:
             taken_over = _take(folder, args)
         except UserError as error:
-            fault = str(error)
-        messages = comm.all_gather(fault)
-    if messages[0]:
-        raise UserError(messages[0])
+            fault = error.args
+        except OSError as error:  # all ranks must learn of it
+            fault = (f"OUTPUT_DIR {folder} cannot be read ({error.strerror}); name another folder",)
+        faults = comm.all_gather(fault)
+    if faults[0]:
+        raise UserError(*faults[0])
     _start_log(folder)
     if not comm.get_rank() and taken_over:
         logger.warning("%s", taken_over)
@@ -194,7 +197,9 @@ def finished_results(cfg: CfgNode, state: dict[str, Any]) -> dict[str, Any] | No
     try:
         *_, line = (Path(cfg.OUTPUT_DIR) / METRICS).read_text(encoding="utf-8").splitlines()
         last = json.loads(line)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(last, dict):
         return None
     sets = cfg.DATASETS.TEST if len(cfg.DATASETS.TEST) > 1 else ()
     results = _nested(last, sets)

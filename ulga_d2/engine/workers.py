@@ -19,8 +19,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
+from .signals import POLL_SECONDS, time_suspended
 
-POLL_SECONDS = 0.5
 # How a killed worker shows while a batch is waited for: torch's error, or a connection that ends.
 _SIGNS = (RuntimeError, OSError, EOFError, pickle.UnpicklingError)
 
@@ -93,9 +93,15 @@ class DataWorkers:
 
     def _watch(self) -> None:
         """Kill workers that give no batch in time, which ends the wait for it."""
+        looked, suspended = time.monotonic(), 0.0
+        seen: float | None = None
         while not self._ended.wait(POLL_SECONDS):
-            since = self._awaited_since
-            if since is not None and time.monotonic() - since > self._timeout:
+            since, now = self._awaited_since, time.monotonic()
+            if since != seen:
+                seen, suspended = since, 0.0
+            suspended += time_suspended(now - looked)
+            looked = now
+            if since is not None and now - since - suspended > self._timeout:
                 self._is_late = True
                 for process in self._processes:
                     process.kill()

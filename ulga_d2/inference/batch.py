@@ -26,7 +26,7 @@ from ..drawing.detections import contact_cell, contact_sheet
 from ..drawing.grid import png
 from ..errors import UserError, printable
 from ..evaluation.atomic import final_name, remove_unfinished, write_atomically
-from ..folder_lock import LOCK, check_not_locked, lock_folder
+from ..folder_lock import LOCK, LOCK_PREFIX, check_not_locked, lock_folder
 from ..version import __version__
 from .detections import Category, Detections
 from .files import InputFile
@@ -204,8 +204,8 @@ def _lock_name(shard: tuple[int, int] | None, is_shared: bool) -> str:
 
 
 def _is_content(name: str) -> bool:
-    """Tell whether a file is more than a lock."""
-    return not name.startswith(LOCK.rpartition(".")[0])
+    """Tell whether a file is more than a lock, or what taking one leaves."""
+    return not name.startswith(LOCK_PREFIX)
 
 
 def _remove_output(out: Path) -> None:

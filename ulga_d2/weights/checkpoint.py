@@ -60,25 +60,26 @@ def load_last(
         check(state, path)
         return path, state
 
-    damages: list[str] = []
+    damages: list[tuple[str, ...]] = []
     named = None
     try:
         named = _named_last(folder)
         return read(named)
     except UserError as error:
-        damages.append(str(error))
+        damages.append(error.args)
     found: list[tuple[Path, dict[str, Any]]] = []
     for path in sorted(set(folder.glob(CHECKPOINTS)) - {named}):
         try:
             found.append(read(path))
         except UserError as error:
-            damages.append(str(error))
+            damages.append(error.args)
         found = sorted(found, key=lambda pair: pair[1]["iteration"])[-1:]
+    lines = [line for damage in damages for line in damage]
     if not found:
-        raise UserError("no checkpoint can be gone on with:", *damages)
+        raise UserError("no checkpoint can be gone on with:", *lines)
     (path, state) = found[0]
-    for damage in damages:
-        logger.warning("%s", damage)
+    for line in lines:
+        logger.warning("%s", line)
     logger.warning("going on with %s instead (iteration %d)", path, state["iteration"])
     return path, state
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import UserError
+from ..io import without_repeats
 from .digest import KEY, content_sha256, file_sha256
 
 SUFFIX = ".safetensors"
@@ -140,19 +141,10 @@ def _check_header(path: str | Path) -> None:
             )
         text = file.read(length)
     try:
-        json.loads(text, object_pairs_hook=_unique)
+        json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
         reason = str(error)[:200]
         raise UserError(f"{path} cannot be read, it is damaged: its header: {reason}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has {twice[:80]!r} twice")
-    return found
 
 
 def _sha256(tensors: Mapping[str, Tensor], about: str) -> str:
