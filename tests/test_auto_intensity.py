@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -15,12 +16,12 @@ import yaml
 from PIL import Image
 
 from tests.conftest import CONFIGS, tiny_args, tiny_options
-from tests.dicom_files import write_dicom
+from tests.dicom_files import shipped_files, write_dicom
 from ulga_d2 import Predictor, get_cfg
 from ulga_d2.cli.main import main as ulga
 from ulga_d2.config import merge_config
 from ulga_d2.data import image, mapper, used_range
-from ulga_d2.data.image import read_image
+from ulga_d2.data.image import read_image, read_stored, stored_limits
 from ulga_d2.data.intensity import FULL_RANGE, Intensity
 from ulga_d2.data.mapper import DetectionMapper
 from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
@@ -214,6 +215,57 @@ def test_an_image_that_has_no_value_within_the_window_is_refused_and_never_chose
     assert chosen(*frames, shallow).kind == "percentile"
     with pytest.raises(UserError, match=r"8\.png declares values from 0 to 255, all outside"):
         read_image(str(shallow), Intensity("window", *FRAMES))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_outside_the_window_stops_a_run_before_it_begins(tmp_path, split, monkeypatch):
+    options = dataset_of(tmp_path / "data")
+    path = tmp_path / "data" / "images" / split / f"{split}_2.png"
+    write(path, frame(0, 0, 255), np.uint8)
+    monkeypatch.setattr(used_range, "SAMPLE", 2)  # which leaves out the file in the middle
+    fault = rf"1 of 8 images, such as .*{split}_2\.png, declare values from 0 to 255, all outside"
+    for _ in range(2):  # from the files, and from what is remembered of them
+        with pytest.raises(UserError, match=fault):
+            setup(args_of(tmp_path / "run", options))
+    setup(args_of(tmp_path / "full", [*options, "INPUT.INTENSITY", "full"]))
+
+
+def test_headers_tell_the_limits_that_reading_the_pixels_finds(tmp_path, monkeypatch):
+    pixels = frame(0, 0, 200)
+    signed = np.rint(pixels - 100).astype(np.int16)
+    Image.fromarray(np.rint(pixels).astype(np.uint8)).convert("1").save(tmp_path / "bits.png")
+    rescaled = {"RescaleSlope": -2, "RescaleIntercept": 100}
+    told = [
+        tmp_path / "bits.png",
+        write(tmp_path / "8.png", pixels, np.uint8),
+        write(tmp_path / "16.png", pixels),
+        write(tmp_path / "16.tif", pixels),
+        write(tmp_path / "8.jpg", pixels, np.uint8),
+        write_dicom(tmp_path / "12.dcm", pixels.astype(np.uint16), BitsStored=12, HighBit=11),
+        write_dicom(tmp_path / "signed.dcm", signed),
+        write_dicom(tmp_path / "rescaled.dcm", signed, **rescaled),
+        write_dicom(tmp_path / "window.dcm", signed, WindowCenter=50, WindowWidth=20),
+    ]
+    others = [
+        write(tmp_path / "signed.tif", pixels - 100, np.int16),
+        write(tmp_path / "float.tif", pixels, np.float32),
+        write(tmp_path / "rgb.tif", np.dstack([pixels] * 3)),
+    ]
+    found = {path: read_stored(str(path), own_window=False).limits for path in [*told, *others]}
+    assert {path: stored_limits(str(path)) for path in others} == {p: found[p] for p in others}
+    monkeypatch.setattr(image, "read_stored", None)  # the headers tell
+    assert {path: stored_limits(str(path)) for path in told} == {p: found[p] for p in told}
+    assert len(set(found.values())) > 5
+
+
+def test_the_limits_of_pydicoms_own_files_are_those_that_reading_their_pixels_finds():
+    compared = 0
+    for path in shipped_files().values():
+        with contextlib.suppress(UserError):
+            stored = read_stored(str(path), own_window=False, frame=0)
+            assert stored_limits(str(path), frame=0) == stored.limits, path
+            compared += 1
+    assert compared > 50
 
 
 def test_blank_images_without_objects_do_not_decide(tmp_path):

@@ -116,6 +116,27 @@ def read_dicom(
         return _pixels(dataset, header, found, path, apply_voi, number)
 
 
+def dicom_limits(file: BinaryIO, path: str, frame: int | None = None) -> tuple[float, float] | None:
+    """Return the limits that `read_dicom` states without `apply_voi`, from the header alone.
+
+    Returns:
+        None of a file whose header does not tell: colors, and samples of more than 16 bits.
+
+    Raises:
+        UserError: as `read_dicom`, for what the header shows.
+    """
+    with _silently(path, _DAMAGED):
+        source = DicomFile(file, path)
+        dataset = source.header()
+        header = _header(dataset, path, source.size)
+        number = choose_frame(path, header.frames, frame)
+        if header.photometric not in _GREY or header.bits > 16:
+            return None
+        tables = tables_of_frame(dataset, number, path)
+        limits, pixel = _limits_of_bits(dataset, header), np.zeros((1, 1), np.int16)
+        return apply_tables(pixel, tables, limits, path, apply_voi=False)[1]
+
+
 def dicom_pixels(
     dataset: Dataset, path: str, *, apply_voi: bool, frame: int | None = None
 ) -> StoredPixels:
@@ -327,8 +348,10 @@ def _grey(
 
 
 def _stored_limits(dataset: Dataset, header: DicomHeader) -> tuple[float, float] | None:
-    if "PixelData" not in dataset:
-        return None
+    return _limits_of_bits(dataset, header) if "PixelData" in dataset else None
+
+
+def _limits_of_bits(dataset: Dataset, header: DicomHeader) -> tuple[float, float]:
     if dataset.get("PixelRepresentation"):
         return -(2.0 ** (header.bits - 1)), 2.0 ** (header.bits - 1) - 1
     return 0.0, 2.0**header.bits - 1

@@ -43,10 +43,13 @@ __all__ = [
     "image_size",
     "read_image",
     "read_stored",
+    "stored_limits",
 ]
 
 # Whole numbers of these sizes are stored intensities; wider ones have no usual range.
 _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
+# Of a TIFF: grey of unsigned whole numbers. Others may be signed or floating point.
+_MODES_WITH_RANGE = ("1", "L", "P", "I;16")
 # The formats that OpenCV decodes: it alone keeps the depth of 16 bits.
 _BY_OPENCV = ("PNG", "BMP", "WEBP")
 # Rows are converted in parts of about so many pixels, since each takes floats for a moment.
@@ -102,6 +105,30 @@ def read_stored(path: str, *, own_window: bool, frame: int | None = None) -> Sto
         if kind == MATLAB:
             return _read_matlab(path)
         return _read_picture(file, path, frame)
+
+
+def stored_limits(path: str, frame: int | None = None) -> tuple[float, float] | None:
+    """Return the limits that `read_stored` states without `own_window`; None where there are none.
+
+    The pixels are read only where the header does not tell.
+
+    Raises:
+        UserError: see `read_image`.
+    """
+    with open_image_file(path) as file:
+        kind = kind_of(file)
+        if kind == DICOM:
+            from .dicom import dicom_limits
+
+            limits = dicom_limits(file, path, frame)
+            if limits is not None:
+                return limits
+        elif kind != MATLAB:
+            facts = read_header(file, path, frame or 0)
+            if facts.format != "TIFF" or facts.mode in _MODES_WITH_RANGE:
+                choose_frame(path, facts.frames, frame)
+                return declared_limits(np.dtype(np.uint16 if facts.bits > 8 else np.uint8))
+    return read_stored(path, own_window=False, frame=frame).limits
 
 
 def count_frames(path: str) -> int:

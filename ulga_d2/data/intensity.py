@@ -131,16 +131,27 @@ def not_finite(path: str, when: str = "") -> UserError:
     )
 
 
+def outside_window(images: str, limits: tuple[float, float], intensity: Intensity) -> UserError:
+    """Return the error for images that declare no value within the window.
+
+    Args:
+        images: which, in words.
+        limits: that the first of them declares.
+        intensity: a window.
+    """
+    verb, them = ("declares", "it") if images.startswith("image ") else ("declare", "them")
+    return UserError(
+        f"{images} {verb} values from {limits[0]:g} to {limits[1]:g}, all outside "
+        f"INPUT.INTENSITY_RANGE {intensity.low:g} to {intensity.high:g}, so the network would see "
+        f"nothing of {them}; store {them} as the training images are stored, or leave {them} out"
+    )
+
+
 def _bounds(stored: StoredPixels, intensity: Intensity, path: str) -> tuple[float, float]:
     if intensity.kind == "window":
         low, high = intensity.low, intensity.high
         if not overlap(stored.limits, low, high):
-            raise UserError(
-                f"image {path} declares values from {stored.limits[0]:g} to "
-                f"{stored.limits[1]:g}, all outside INPUT.INTENSITY_RANGE {low:g} to {high:g}, so "
-                "the network would see nothing of it; store it as the training images are stored, "
-                "or leave it out"
-            )
+            raise outside_window(f"image {path}", stored.limits, intensity)
         return low, high
     if intensity.kind == "percentile":
         inside = stored.pixels if stored.padding is None else stored.pixels[~stored.padding]

@@ -9,17 +9,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .image import read_stored
+from .image import read_stored, stored_limits
 from .image_header import ImageFacts, image_facts
-from .intensity import FULL_RANGE, Intensity, StoredPixels, not_finite, overlap, scale_of
+from .intensity import (
+    FULL_RANGE,
+    Intensity,
+    StoredPixels,
+    not_finite,
+    outside_window,
+    overlap,
+    scale_of,
+)
 from .progress import with_progress
+from .size_cache import cached
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +50,8 @@ MIN_CONTRAST = 1 / 16
 # ... and a range that leaves more than this share of the images flat does not serve.
 MAX_FLAT = 0.1
 
+# Raised when the limits of the same file would come out otherwise.
+_LIMITS = "limits-1"
 _GREY_DICOM = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -174,6 +188,40 @@ def choose_intensity(used: UsedRange) -> Intensity:
     if serves and _few_are_flat(images, ranges, (low, high)):
         return Intensity("window", low, high)
     return Intensity("percentile", TAIL, 100 - TAIL)
+
+
+def check_window(records: Sequence[dict], intensity: Intensity) -> None:
+    """Refuse images that declare no value within a window, of which the network would see nothing.
+
+    Their headers tell, and what they tell is remembered for later runs.
+
+    Raises:
+        UserError: with the number of such images and the first of them, or one that cannot be read.
+    """
+    if intensity.kind != "window" or not records:
+        return
+    frame = next((f for record in records if (f := record.get("frame")) is not None), None)
+    kind = _LIMITS if frame is None else f"{_LIMITS}-frame-{frame}"
+    files = dict.fromkeys(record["file_name"] for record in records)
+    folder = Path(os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files]))
+    with cached(folder, kind, partial(stored_limits, frame=frame), _as_limits) as limits_of:
+        outside = [
+            (file, limits)
+            for file in with_progress(list(files), "reading the declared ranges", logger)
+            if not overlap(limits := limits_of(file), intensity.low, intensity.high)
+        ]
+    if outside:
+        file, limits = outside[0]
+        raise outside_window(
+            f"{len(outside):,} of {len(files):,} images, such as {file},", limits, intensity
+        )
+
+
+def _as_limits(stored: Any) -> tuple[float, float] | None:
+    if stored is None:
+        return None
+    low, high = map(float, stored)
+    return low, high
 
 
 def suits(intensity: Intensity, used: UsedRange) -> bool:

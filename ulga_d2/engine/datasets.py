@@ -21,9 +21,9 @@ from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
 from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
-from ..data.used_range import choose_intensity, measure_used_range
+from ..data.used_range import check_window, choose_intensity, measure_used_range
 from ..errors import UserError, did_you_mean
-from ..inference.preprocess import AUTO, write_intensity
+from ..inference.preprocess import AUTO, build_intensity, write_intensity
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -174,6 +174,22 @@ def resolve_intensity(cfg: CfgNode, records: Sequence[dict]) -> None:
     numbers = cfg.INPUT.INTENSITY_RANGE
     limits = f" with INPUT.INTENSITY_RANGE {numbers}" if numbers else ""
     logger.info("INPUT.INTENSITY auto becomes %s%s: %s", cfg.INPUT.INTENSITY, limits, summary)
+
+
+def check_intensity(cfg: CfgNode, records: Sequence[dict]) -> None:
+    """Refuse images outside an INPUT.INTENSITY window before any work; every rank must call it.
+
+    Raises:
+        UserError: naming one of them, and their number.
+    """
+    fault = None
+    if comm.is_main_process():
+        try:
+            check_window(records, build_intensity(cfg))
+        except UserError as error:
+            fault = error
+    if fault := comm.all_gather(fault)[0]:
+        raise fault
 
 
 def _measured_intensity(records: Sequence[dict]) -> tuple[Intensity, str] | UserError:

@@ -194,7 +194,12 @@ def setup(
     from ..config import resolve_classes, resolve_test_size
     from ..inference.device import resolve_device, resolve_workers
     from ..inference.preprocess import adopt_intensity
-    from .datasets import check_checkpoint_classes, load_run_data, resolve_intensity
+    from .datasets import (
+        check_checkpoint_classes,
+        check_intensity,
+        load_run_data,
+        resolve_intensity,
+    )
     from .evaluation_hook import check_best_metric
     from .optimizer import resolve_schedule
     from .resumable import check_length, check_same_data
@@ -220,6 +225,7 @@ def setup(
         resolve_intensity(cfg, data.train)
         check_best_metric(cfg, data)
         resolve_schedule(cfg, data.epoch_length)
+    check_intensity(cfg, [*data.train, *(item for of in data.test.values() for item in of)])
     cfg.freeze()
     if goes_on_by_itself:
         refuse_another_run(cfg, state)

@@ -175,6 +175,15 @@ def found_boxes(
     ]
 
 
+class _Index(COCO):
+    """pycocotools' index, which looks for a class in a set rather than in a list of all."""
+
+    def getAnnIds(  # noqa: N802 (pycocotools' name)
+        self, imgIds: Sequence[int] = (), catIds: Sequence[int] = (), **others: Any
+    ) -> list[int]:
+        return super().getAnnIds(imgIds, frozenset(catIds), **others)
+
+
 def coco_index(
     boxes: list[dict[str, Any]], image_numbers: Mapping[int | str, int], class_names: Sequence[str]
 ) -> COCO:
@@ -182,7 +191,7 @@ def coco_index(
     for number, box in enumerate(boxes, start=1):
         box["id"] = number
         box.setdefault("area", box["bbox"][2] * box["bbox"][3])
-    coco = COCO()
+    coco = _Index()
     coco.dataset = {
         "images": [{"id": number} for number in image_numbers.values()],
         "categories": [{"id": index, "name": name} for index, name in enumerate(class_names)],
@@ -195,7 +204,7 @@ def coco_index(
 def _class_figures(
     arrays: Mapping[str, np.ndarray], class_names: Sequence[str], limits: Sequence[int]
 ) -> dict[str, float | None]:
-    precision, recall = arrays["precision"][..., LARGEST], arrays["recall"]
+    precision, recall = arrays["precision"], arrays["recall"]
     figures = {
         "bbox/AP": percent(precision[..., ALL_AREAS]),
         "bbox/AP50": percent(precision[IOU_50, ..., ALL_AREAS]),
@@ -207,15 +216,17 @@ def _class_figures(
         figures[f"bbox/AR{limit}"] = percent(recall[..., ALL_AREAS, index])
     for size, area in AREAS.items():
         figures[f"bbox/AR{size}"] = percent(recall[..., area, LARGEST])
-    for index, name in enumerate(class_names):
-        figures[f"bbox/AP-{name}"] = percent(precision[:, :, index, ALL_AREAS])
+    of_class = dict.fromkeys(range(len(class_names)))
+    for row, number in enumerate(arrays["classes"].tolist()):
+        of_class[number] = percent(precision[:, :, row, ALL_AREAS])
+    figures |= {f"bbox/AP-{name}": of_class[index] for index, name in enumerate(class_names)}
     return figures
 
 
 def _agnostic_figures(
     arrays: Mapping[str, np.ndarray], max_detections: int
 ) -> dict[str, float | None]:
-    precision = arrays["precision"][..., ALL_AREAS, LARGEST]
+    precision = arrays["precision"][..., ALL_AREAS]
     return {
         "agnostic/AP": percent(precision),
         "agnostic/AP50": percent(precision[IOU_50]),

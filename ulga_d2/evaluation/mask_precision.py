@@ -16,7 +16,6 @@ from .average_precision import (
     AREAS,
     IOU_50,
     IOU_75,
-    LARGEST,
     SIZES_IN_WORDS,
     DetectionMetrics,
     coco_index,
@@ -99,7 +98,7 @@ def _precision(
         arrays = accumulate(
             *pair, class_agnostic=False, max_detections=max_detections, iou_type="segm"
         )
-    return arrays["precision"][..., LARGEST]
+    return arrays["precision"]
 
 
 def _mask(image: int, item: Prediction, box: list[float], iscrowd: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
+from .accumulate import used_classes
 from .average_precision import coco_index, found_boxes, truth_boxes
 from .boxes import (
     COCO_LIMIT,
@@ -91,12 +92,18 @@ def match(
     )
     numbers = number_images(records)
     place_of = {numbers[record["image_id"]]: place for place, record in enumerate(records)}
-    classes = [-1] if class_agnostic else range(num_classes)
+    classes = [-1] if class_agnostic else evaluation.params.catIds
     size = len(numbers)
-    return [
-        _gather(evaluation, evaluation.evalImgs[row * size : (row + 1) * size], place_of, category)
+    found = {
+        category: _gather(
+            evaluation, evaluation.evalImgs[row * size : (row + 1) * size], place_of, category
+        )
         for row, category in enumerate(classes)
-    ]
+    }
+    unused = _gather(evaluation, [], place_of, -1)
+    if class_agnostic:
+        return [found[-1]]
+    return [found.get(number, unused) for number in range(num_classes)]
 
 
 def evaluate(
@@ -112,6 +119,7 @@ def evaluate(
     """Return COCOeval with the matches of single images; the arguments are those of `match`.
 
     Ids count the objects of all records, and the predictions, from 1. `thresholds` are of IoU.
+    Classes without an object and a detection are left out.
     """
     names = [str(number) for number in range(num_classes)]
     numbers = number_images(records)
@@ -122,6 +130,7 @@ def evaluate(
         found = coco_index(found_boxes(predictions, numbers), numbers, names)
         evaluation = COCOeval(truth, found, "bbox")
         parameters = evaluation.params
+        parameters.catIds = used_classes(truth, found)
         parameters.areaRng = [parameters.areaRng[parameters.areaRngLbl.index(area)]]
         parameters.areaRngLbl = [area]
         parameters.maxDets = [max_detections]

@@ -45,24 +45,28 @@ class Group:
     matches: tuple[ClassMatches, ...]
 
     @cached_property
-    def curves(self) -> list[WeightedCurve]:
-        """One a class."""
-        return [WeightedCurve.of(matches) for matches in self.matches]
+    def curves(self) -> dict[int, WeightedCurve]:
+        """One a class that has objects, by its place: without any it is undefined."""
+        return {
+            place: WeightedCurve.of(matches)
+            for place, matches in enumerate(self.matches)
+            if matches.objects.any()
+        }
 
     def score(self, weights: np.ndarray) -> list[float]:
         """Return the figures in percent; NaN where no class has an object."""
-        curves = [curve.score(weights) for curve in self.curves]
+        scores = {place: curve.score(weights) for place, curve in self.curves.items()}
         # Axes and order of the means are those of COCOeval's arrays: equal to the last bit.
-        defined = [curve for curve in curves if curve is not None]
+        defined = {place: score for place, score in scores.items() if score is not None}
         if not defined:
             return [np.nan] * len(self.figures)
-        parts = [np.stack(arrays, axis=-1) for arrays in zip(*defined, strict=True)]
+        parts = [np.stack(arrays, axis=-1) for arrays in zip(*defined.values(), strict=True)]
         values = []
         for figure in self.figures:
             if figure.of_class is None:
                 part = parts[figure.is_recall]
-            elif (curve := curves[figure.of_class]) is not None:
-                part = curve[figure.is_recall]
+            elif figure.of_class in defined:
+                part = defined[figure.of_class][figure.is_recall]
             else:
                 values.append(np.nan)
                 continue
