@@ -17,7 +17,7 @@ from pycocotools import mask as run_lengths
 from tests.dicom_files import write_dicom
 from ulga_d2.cli.main import main as ulga
 from ulga_d2.data.custom import custom_class_names, load_custom
-from ulga_d2.data.formats.files import AMENDED, SWAPPED
+from ulga_d2.data.formats.files import AMENDED, BROKEN, HIDDEN, SWAPPED
 from ulga_d2.data.formats.images import AROUND_MASK, STARTS_AT_ONE, USELESS_MASK
 from ulga_d2.data.formats.numbers import read_flag, read_id, read_number, stated_size
 from ulga_d2.data.formats.units import (
@@ -543,3 +543,42 @@ def test_sizes_flags_and_ids_have_one_rule():
         *(17, 17, 17, 17, -3, "017", "a b")
     ]
     assert [read_id(v) for v in (True, None, 1.5, "", " ", [], float("nan"), 10**30)] == [None] * 8
+
+
+@pytest.mark.parametrize("text", [f"{1 / 3:.40f}", f"{1 / 3:.380f}"])
+def test_a_number_of_many_decimals_is_a_number(text):
+    assert read_number(text) == pytest.approx(1 / 3)
+    assert read_number("1" * 401) is None
+
+
+def test_an_emptied_image_is_counted_once(tmp_path):
+    report = load(tmp_path, coco_content([*BOXES[:3], [5, 5, 0, 0]])).report
+    assert report.reasons == {EMPTIED: 1, "boxes without area dropped": 1}
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+@pytest.mark.parametrize("tree", [("images", "labels"), ("all", "all"), (".", "labels")])
+def test_the_folder_of_annotations_is_counted_once(tmp_path, kind, tree):
+    images, labels = (tmp_path / "set" / name for name in tree)
+    write_image(images / "a.png", WIDTH, HEIGHT)
+    labels.mkdir(exist_ok=True)
+    box = "<xmin>5</xmin><ymin>5</ymin><xmax>50</xmax><ymax>60</ymax>"
+    text = f"<annotation><object><name>cell</name><bndbox>{box}</bndbox></object></annotation>"
+    suffix = "xml" if kind == "voc" else "txt"
+    (labels / f"a.{suffix}").write_text(text if kind == "voc" else "0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "train.txt").write_text("a.png\n")
+    for name in (f"._a.{suffix}", "extra.json", f"a.{suffix}.bak"):
+        (labels / name).write_text("x")
+    (labels / f"gone.{suffix}").symlink_to("nowhere")
+    key = "annotations" if kind == "voc" else "labels"
+    (tmp_path / "own.yaml").write_text(
+        f"name: own\nformat: {kind}\nroot: .\nclass_names: [cell]\nsplits:\n"
+        f"  train: {{images: set/{tree[0]}, {key}: set/{tree[1]}, list: train.txt}}\n"
+    )
+    loaded = load_custom(tmp_path / "own.yaml", "train")
+    assert found(loaded)[0] and loaded.report.reasons == {
+        HIDDEN: 1,
+        BROKEN: 1,
+        "files not read (.json)": 1,
+        "files not read (.bak)": 1,
+    }

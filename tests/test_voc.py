@@ -14,7 +14,13 @@ from data_files import HEIGHT, WIDTH, boxes_of, write_image
 
 from ulga_d2.data.formats.listed import TWICE
 from ulga_d2.data.formats.voc import BY_FILENAME, FEW_ZEROS, FROM_ZERO, read_image_set, read_voc
-from ulga_d2.data.formats.voc_file import DIFFICULT, FURTHER_BOXES, MAX_BYTES, ROTATED_BOXES
+from ulga_d2.data.formats.voc_file import (
+    DIFFICULT,
+    FURTHER_BOXES,
+    MAX_BYTES,
+    MISDECLARED,
+    ROTATED_BOXES,
+)
 from ulga_d2.data.formats.write_voc import write_voc
 from ulga_d2.data.record import EMPTIED, LoadedSplit
 from ulga_d2.errors import UserError
@@ -338,6 +344,28 @@ def test_the_declared_encoding_counts(tmp_path, encoding, name):
     text = f'<?xml version="1.0" encoding="{encoding}"?>\n{voc_file(voc_object(name))}'
     write_voc_set(tmp_path, a=text.encode(encoding))
     assert read(tmp_path).class_names == (name,)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF-16LE", "utf-32", "us-ascii"])
+def test_utf_8_that_declares_another_encoding_is_read_as_utf_8_and_noted(tmp_path, encoding):
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{voc_file(voc_object("zelle äß"))}'
+    write_voc_set(tmp_path, a=text.encode())
+    loaded = read(tmp_path)
+    assert loaded.class_names == ("zelle äß",)
+    assert loaded.report.reasons == {MISDECLARED: 1}
+
+
+def test_a_mark_of_utf_32_counts(tmp_path):
+    write_voc_set(tmp_path, a=voc_file(voc_object("cell")).encode("utf-32"))
+    assert read(tmp_path).class_names == ("cell",)
+
+
+@pytest.mark.parametrize("name", ["unicode_escape", "raw_unicode_escape", "idna", "punycode"])
+def test_encodings_of_python_alone_are_refused(tmp_path, name):
+    text = f'<?xml version="1.0" encoding="{name}"?>{voc_file(voc_object())}'
+    write_voc_set(tmp_path, a=text)
+    with pytest.raises(UserError, match=f"declares an unknown encoding {name}"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

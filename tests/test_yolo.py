@@ -53,6 +53,12 @@ def test_bad_class_files_are_refused(tmp_path, text, message):
     assert "data.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize("count", ["'2'", "2.0", "2"])
+def test_the_number_of_classes_may_be_text(tmp_path, count):
+    write_yolo(tmp_path, {"a": GOOD}, names=f"{NAMES}nc: {count}\n")
+    assert load_brain_tumor(tmp_path, "train").class_names == ("solid", "ring")
+
+
 def test_the_only_yaml_file_serves_as_class_file(tmp_path):
     write_yolo(tmp_path, {"a": ""}, names=None)
     with pytest.raises(UserError, match=r"no data.yaml, so the class names are unknown; write"):

@@ -72,16 +72,19 @@ class FolderFiles:
         return [path for path in self.files if is_image_file(path)]
 
     def note_unread(self, read: Iterable[Path], report: DataReport) -> None:
-        """Note every file that is not among those `read`, by reason or by suffix.
+        """Note every file that is not among those `read`, by reason or by suffix, and once.
 
         Args:
             read: files that this reader or another one of the dataset takes.
             report: takes the counts, in place.
         """
         for reason, path, count in self.skipped:
-            report.note(reason, str(path), count)
-        taken = set(map(os.path.abspath, read))
+            if os.path.abspath(path) not in report.unread_files:
+                report.note(reason, str(path), count)
+        taken = report.unread_files | set(map(os.path.abspath, read))
         unread = [path for path in self.files if os.path.abspath(path) not in taken]
+        skipped = (path for _, path, _ in self.skipped)
+        report.unread_files.update(map(os.path.abspath, [*skipped, *unread]))
         counts = Counter(map(_shown_suffix, unread))
         shown = {suffix for suffix, _ in counts.most_common(_SHOWN_SUFFIXES)}
         for path in unread:

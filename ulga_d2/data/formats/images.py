@@ -93,6 +93,7 @@ def make_records(
             an image has another size than the annotations say, or the boxes prove to be no pixels.
     """
     report.found_images += len(entries)
+    report.named_files.update(os.path.abspath(entry.path) for entry in entries)
     report.found_boxes += sum(len(entry.boxes) for entry in entries)
     faults = Faults()
     _check_unique(entries, faults)
