@@ -15,11 +15,17 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from tests.dicom_files import write_dicom
+from ulga_d2.cli.main import main as ulga
 from ulga_d2.data.custom import custom_class_names, load_custom
-from ulga_d2.data.formats.files import AMENDED
+from ulga_d2.data.formats.files import AMENDED, BROKEN, HIDDEN, SWAPPED
 from ulga_d2.data.formats.images import AROUND_MASK, STARTS_AT_ONE, USELESS_MASK
 from ulga_d2.data.formats.numbers import read_flag, read_id, read_number, stated_size
-from ulga_d2.data.formats.units import wrong_unit
+from ulga_d2.data.formats.units import (
+    MAYBE_CENTERS,
+    MAYBE_PERCENT,
+    doubtful_unit,
+    wrong_unit,
+)
 from ulga_d2.data.record import EMPTIED, KEPT_EMPTIED, LoadedSplit
 from ulga_d2.errors import UserError
 
@@ -342,10 +348,24 @@ def test_sound_boxes_prove_no_other_unit():
     assert wrong_unit([(0, 0, 1, 1)] * 60, sizes) is None
     assert wrong_unit([(0.5, 0.5, 0.5, 0.5)] * 60, sizes) is None
     assert wrong_unit([], []) is None
+    # Slivers at the origin, such as clipped boxes, are no fractions.
+    assert wrong_unit([*boxes, *[(0, 0, 0.5, 0.5)] * 3], [*sizes, *sizes[:3]]) is None
     # A few fractions among pixels are an accident of two tools, and named.
-    mixed = [*boxes, *[(0.1, 0.2, 0.4, 0.6)] * 5]
-    number, fault = wrong_unit(mixed, [(480, 640)] * 65)
-    assert number == 60 and "5 of 65 boxes lie within 0..1" in fault
+    mixed = [*boxes, *[(0.1, 0.2, 0.4, 0.6), (0.6, 0.1, 0.9, 0.4), (0.3, 0.5, 0.6, 0.95)]]
+    number, fault = wrong_unit(mixed, [(480, 640)] * 63)
+    assert number == 60 and "3 of 63 boxes lie within 0..1" in fault
+
+
+def test_boxes_that_may_have_another_unit_are_noted_and_not_refused():
+    marks = [(5 + n % 15, 5 + n % 12, 70 + n % 28, 72 + n % 26) for n in range(50)]
+    assert wrong_unit(marks, [(480, 640)] * 50) is None
+    assert doubtful_unit(marks, [(480, 640)] * 50) == (MAYBE_PERCENT, list(range(50)))
+    amodal = [(300, 200, 340, 240)] * 10 + [(600, 200, 660, 240), (610, 300, 650, 350)]
+    sizes = [(480, 640)] * 12
+    assert wrong_unit(amodal, sizes, gives_sides=True) is None
+    assert doubtful_unit(amodal, sizes, gives_sides=True) == (MAYBE_CENTERS, [10, 11])
+    assert doubtful_unit(amodal, sizes) == (MAYBE_CENTERS, [])
+    assert doubtful_unit([], []) == (MAYBE_CENTERS, [])
 
 
 def test_boxes_that_seem_to_count_from_one_are_noted(tmp_path):
@@ -364,7 +384,7 @@ def test_boxes_that_seem_to_count_from_one_are_noted(tmp_path):
         (unicodedata.normalize("NFD", "Größe_é.png"), unicodedata.normalize("NFC", "Größe_é.png")),
         ("a0.png", "A0.PNG"),
         ("a 0.png", "a%200.png"),
-        ("a0.png", "train/a0.jpg"),
+        ("a0.tif", "train/a0.tiff"),
     ],
 )
 @pytest.mark.parametrize("kind", ["coco", "csv", "via"])
@@ -377,6 +397,21 @@ def test_the_name_of_an_image_is_resolved_in_every_format(tmp_path, kind, file, 
     loaded = load_custom(path, "train")
     assert [record["file_name"] for record in loaded.records] == [str(tmp_path / "train" / file)]
     assert loaded.report.reasons == {AMENDED: 1}
+
+
+def test_a_mask_is_never_taken_for_the_missing_image_that_it_belongs_to(tmp_path):
+    content = coco_content(image=lambda n, entry: entry.update(file_name=f"a{n}.jpg"))
+    path = write_set(tmp_path, {"train": content})  # a0.png, ... are the masks
+    for number in range(3):
+        write_image(tmp_path / "train" / f"a{number}.jpg", WIDTH, HEIGHT)
+    with pytest.raises(UserError, match=r"1 images .* missing .*a3\.jpg; did you mean a3\.png\?"):
+        load_custom(path, "train")
+
+
+def test_data_check_reports_names_whose_suffix_no_file_has_as_a_problem(tmp_path, capsys):
+    content = coco_content(image=lambda n, entry: entry.update(file_name=f"a{n}.jpg"))
+    assert ulga(["data", "check", str(write_set(tmp_path, {"train": content}))]) == 0
+    assert f"PROBLEM train: 4 {SWAPPED}" in capsys.readouterr().out
 
 
 def test_a_missing_image_comes_with_the_file_that_may_be_meant(tmp_path):
@@ -508,3 +543,42 @@ def test_sizes_flags_and_ids_have_one_rule():
         *(17, 17, 17, 17, -3, "017", "a b")
     ]
     assert [read_id(v) for v in (True, None, 1.5, "", " ", [], float("nan"), 10**30)] == [None] * 8
+
+
+@pytest.mark.parametrize("text", [f"{1 / 3:.40f}", f"{1 / 3:.380f}"])
+def test_a_number_of_many_decimals_is_a_number(text):
+    assert read_number(text) == pytest.approx(1 / 3)
+    assert read_number("1" * 401) is None
+
+
+def test_an_emptied_image_is_counted_once(tmp_path):
+    report = load(tmp_path, coco_content([*BOXES[:3], [5, 5, 0, 0]])).report
+    assert report.reasons == {EMPTIED: 1, "boxes without area dropped": 1}
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo"])
+@pytest.mark.parametrize("tree", [("images", "labels"), ("all", "all"), (".", "labels")])
+def test_the_folder_of_annotations_is_counted_once(tmp_path, kind, tree):
+    images, labels = (tmp_path / "set" / name for name in tree)
+    write_image(images / "a.png", WIDTH, HEIGHT)
+    labels.mkdir(exist_ok=True)
+    box = "<xmin>5</xmin><ymin>5</ymin><xmax>50</xmax><ymax>60</ymax>"
+    text = f"<annotation><object><name>cell</name><bndbox>{box}</bndbox></object></annotation>"
+    suffix = "xml" if kind == "voc" else "txt"
+    (labels / f"a.{suffix}").write_text(text if kind == "voc" else "0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "train.txt").write_text("a.png\n")
+    for name in (f"._a.{suffix}", "extra.json", f"a.{suffix}.bak"):
+        (labels / name).write_text("x")
+    (labels / f"gone.{suffix}").symlink_to("nowhere")
+    key = "annotations" if kind == "voc" else "labels"
+    (tmp_path / "own.yaml").write_text(
+        f"name: own\nformat: {kind}\nroot: .\nclass_names: [cell]\nsplits:\n"
+        f"  train: {{images: set/{tree[0]}, {key}: set/{tree[1]}, list: train.txt}}\n"
+    )
+    loaded = load_custom(tmp_path / "own.yaml", "train")
+    assert found(loaded)[0] and loaded.report.reasons == {
+        HIDDEN: 1,
+        BROKEN: 1,
+        "files not read (.json)": 1,
+        "files not read (.bak)": 1,
+    }

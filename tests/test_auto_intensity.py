@@ -158,6 +158,13 @@ def test_padding_is_no_part_of_the_range(tmp_path):
     assert intensity.kind == "window" and intensity.low >= 100 and intensity.high == 900
 
 
+def test_padding_on_the_whole_grid_leaves_the_other_pixels_to_be_measured(tmp_path):
+    stored = np.zeros((2000, 2000), np.uint16)  # a grid of every fourth pixel is measured
+    stored[1::4, 1::4] = np.linspace(100, 900, 500).astype(np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", stored, PixelPaddingValue=0)
+    assert chosen(path).kind == "window" and chosen(path).low >= 100
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
 def test_pictures_without_a_declared_range_get_one(tmp_path, dtype):
     ends = (-70000, 90000) if dtype == np.int32 else (-1.5, 3.25)
@@ -199,6 +206,34 @@ def test_a_window_of_some_files_is_not_replaced_by_another_for_all(tmp_path):
         write_dicom(tmp_path / "b.dcm", stored),
     ]
     assert chosen(*paths).kind == "percentile"
+
+
+def test_windows_of_most_files_stay_and_the_others_are_named(tmp_path, caplog, capsys):
+    stored = np.rint(frame(0, 100, 900)).astype(np.uint16)
+    window = {"WindowCenter": 500, "WindowWidth": 800}
+    folder = tmp_path / "train"
+    folder.mkdir()
+    paths = [write_dicom(folder / f"{n}.dcm", stored + n, **window) for n in range(9)]
+    paths.append(write_dicom(folder / "9.dcm", stored))
+    assert chosen(*paths) == FULL_RANGE
+    cfg = get_cfg()
+    datasets.resolve_intensity(cfg, records_of(*paths))
+    assert cfg.INPUT.INTENSITY == "full"
+    assert "1 of the 10 sampled images" in caplog.text and "9.dcm" in caplog.text
+    (tmp_path / "train.csv").write_text(
+        "image,class,x,y,width,height\n" + "".join(f"{path.name},a,20,20,24,24\n" for path in paths)
+    )
+    (tmp_path / "own.yaml").write_text(
+        "name: own\nformat: csv\nroot: .\nsplits:\n"
+        "  train: {images: train, annotations: train.csv}\n"
+    )
+    report, _ = checked(tmp_path / "report", str(tmp_path / "own.yaml"))
+    (found,) = (item for item in report["findings"] if "without a window" in item["what"])
+    assert found["level"] == "problem" and found["first_places"] == [str(paths[-1])]
+    capsys.readouterr()
+    ulga(["data", "check", str(tmp_path / "own.yaml"), "--anonymize", "--headers"])
+    text = capsys.readouterr().out
+    assert "train/10.dcm" in text and str(paths[-1]) not in text
 
 
 def test_a_few_outlying_images_and_hot_pixels_do_not_decide(tmp_path):

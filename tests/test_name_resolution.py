@@ -15,6 +15,7 @@ from ulga_d2.data.formats.files import (
     HIDDEN,
     LOOP,
     SPECIAL,
+    SWAPPED,
     TWICE,
     ImageFolder,
     files_by_stem,
@@ -56,15 +57,13 @@ NFD, NFC = (unicodedata.normalize(form, "Größe_é.png") for form in ("NFD", "N
         ("a.png", "A.PNG"),
         ("A.JPG", "a.jpg"),
         ("a.png", "a"),
-        ("a.png", "a.jpg"),
         ("scan.1", "scan"),
-        ("a.jpeg", "a.dcm"),
         ("a.png", " a.png "),
         ("sub /a.png", "sub/a.png"),
         ("a.png", "images/a.png"),
         ("a.png", "set/Images/a.png"),
         ("a.png", "/mnt/disk/images/a.png"),
-        ("sub/a.png", "D:\\data\\images\\sub\\a.JPG"),
+        ("sub/a.tif", "D:\\data\\images\\sub\\a.TIFF"),
     ],
 )
 def test_the_one_file_that_a_name_means_is_taken_and_noted(tmp_path, file, name):
@@ -76,6 +75,40 @@ def test_the_one_file_that_a_name_means_is_taken_and_noted(tmp_path, file, name)
     faults.stop_if_any()
     assert report.reasons == {AMENDED: 1}
     assert report.places[AMENDED][0].startswith(f"line 1: {name} is ")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("a.png", "a.jpg"),
+        ("a.jpeg", "a.dcm"),
+        ("a.png.jpg", "a.png"),
+        ("sub/a.png", "/x/sub/a.TIF"),
+    ],
+)
+def test_a_suffix_that_no_file_has_is_swapped_and_noted_by_itself(tmp_path, file, name):
+    path = touch(tmp_path / file)
+    touch(tmp_path / "notes.txt")
+    found, report, _ = find(tmp_path, name.replace("/x", f"/x/{tmp_path.name}"))
+    assert found == path and report.reasons == {SWAPPED: 1}
+
+
+@pytest.mark.parametrize("mask", ["3.png", "3.jpg.png", "3.dcm", "3.tif"])
+@pytest.mark.parametrize("name", ["3.jpg", "3.JPEG", "images/3.jpg"])
+def test_an_image_is_missing_where_others_have_its_suffix_and_a_mask_its_name(tmp_path, mask, name):
+    folder = tmp_path / "images"
+    for file in ("1.jpg", "2.jpg", mask):
+        touch(folder / file)
+    found, report, faults = find(folder, name)
+    assert found == folder / name and not report.reasons
+    faults.stop_if_any()
+
+
+def test_two_suffixes_of_one_format_are_one_beside_a_mask(tmp_path):
+    for file in ("1.jpg", "3.jpeg", "3.png"):
+        touch(tmp_path / file)
+    found, report, _ = find(tmp_path, "3.jpg")
+    assert found == tmp_path / "3.jpeg" and report.reasons == {AMENDED: 1}
 
 
 def test_a_file_of_the_very_name_is_taken_without_a_walk(tmp_path, monkeypatch):
@@ -179,6 +212,8 @@ def test_a_missing_file_comes_with_the_name_that_is_most_like_it(tmp_path):
     touch(tmp_path / "case_16x.png")
     folder = ImageFolder(tmp_path, DataReport(), Faults())
     assert folder.suggestion("case_017.png") == "; did you mean sub/case_017.png?"
+    for name in ("/data/u/some/where/else/CASE_017.png", "D:\\x\\case_017.jpg"):
+        assert folder.suggestion(name) == "; did you mean sub/case_017.png?"
     assert folder.suggestion("case_16.png") == "; did you mean case_16x.png?"
     assert folder.suggestion("zzz") == ""
 

@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from annotation_files import VOC_CORNERS, voc_file, voc_object, write_voc_set
-from data_files import HEIGHT, WIDTH, boxes_of
+from data_files import HEIGHT, WIDTH, boxes_of, write_image
 
 from ulga_d2.data.formats.listed import CUT, TWICE
-from ulga_d2.data.formats.voc import FEW_ZEROS, FROM_ZERO, read_image_set, read_voc
-from ulga_d2.data.formats.voc_file import DIFFICULT, FURTHER_BOXES, MAX_BYTES, ROTATED_BOXES
+from ulga_d2.data.formats.voc import BY_FILENAME, FEW_ZEROS, FROM_ZERO, read_image_set, read_voc
+from ulga_d2.data.formats.voc_file import (
+    DIFFICULT,
+    FURTHER_BOXES,
+    MAX_BYTES,
+    MISDECLARED,
+    ROTATED_BOXES,
+)
 from ulga_d2.data.formats.write_voc import write_voc
 from ulga_d2.data.record import EMPTIED, LoadedSplit
 from ulga_d2.errors import UserError
@@ -129,6 +135,35 @@ def test_the_image_is_the_one_of_the_files_name_and_else_of_filename(tmp_path):
     write_voc_set(tmp_path, a=voc_file(voc_object(), file=r"E:\scans\other.png"))
     (tmp_path / "JPEGImages" / "a.png").unlink()
     assert Path(read(tmp_path).records[0]["file_name"]).name == "other.png"
+
+
+def test_the_suffix_of_filename_tells_an_image_from_its_mask(tmp_path):
+    names = ("a", "b", "c")
+    write_voc_set(tmp_path, **{name: voc_file(voc_object(), file=f"{name}.tif") for name in names})
+    for name in names:
+        write_image(tmp_path / "JPEGImages" / f"{name}.tif")
+    loaded = read(tmp_path)  # a.png, ... are the masks
+    assert [Path(r["file_name"]).name for r in loaded.records] == ["a.tif", "b.tif", "c.tif"]
+    assert not loaded.report.reasons
+    (tmp_path / "JPEGImages" / "c.tif").unlink()
+    with pytest.raises(UserError, match=r"missing .*c\.tif; did you mean c\.png\?"):
+        read(tmp_path)
+
+
+def test_filename_is_looked_for_in_the_folder_of_the_xml_file_first(tmp_path):
+    root = write_voc_set(tmp_path, a=voc_file(voc_object()))
+    folder = root / "JPEGImages"
+    for name in ("0.png", "train/0.png", "1.png", "sub/2.png", "3.png"):
+        write_image(folder / name)
+    (root / "Annotations" / "train").mkdir()
+    given = {"x0": "0.png", "x1": "1.png", "x2": "sub\\2.png", "x3": "E:/old/3.png"}
+    for stem, name in given.items():
+        text = voc_file(voc_object(), file=name)
+        (root / "Annotations" / "train" / f"{stem}.xml").write_text(text)
+    loaded = read(tmp_path)
+    files = [Path(r["file_name"]).relative_to(folder).as_posix() for r in loaded.records]
+    assert files == ["a.png", "train/0.png", "1.png", "sub/2.png", "3.png"]
+    assert loaded.report.reasons == {BY_FILENAME: 4}
 
 
 def test_few_missing_files_are_dropped_and_many_refused(tmp_path):
@@ -309,6 +344,28 @@ def test_the_declared_encoding_counts(tmp_path, encoding, name):
     text = f'<?xml version="1.0" encoding="{encoding}"?>\n{voc_file(voc_object(name))}'
     write_voc_set(tmp_path, a=text.encode(encoding))
     assert read(tmp_path).class_names == (name,)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "UTF-16LE", "utf-32", "us-ascii"])
+def test_utf_8_that_declares_another_encoding_is_read_as_utf_8_and_noted(tmp_path, encoding):
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{voc_file(voc_object("zelle äß"))}'
+    write_voc_set(tmp_path, a=text.encode())
+    loaded = read(tmp_path)
+    assert loaded.class_names == ("zelle äß",)
+    assert loaded.report.reasons == {MISDECLARED: 1}
+
+
+def test_a_mark_of_utf_32_counts(tmp_path):
+    write_voc_set(tmp_path, a=voc_file(voc_object("cell")).encode("utf-32"))
+    assert read(tmp_path).class_names == ("cell",)
+
+
+@pytest.mark.parametrize("name", ["unicode_escape", "raw_unicode_escape", "idna", "punycode"])
+def test_encodings_of_python_alone_are_refused(tmp_path, name):
+    text = f'<?xml version="1.0" encoding="{name}"?>{voc_file(voc_object())}'
+    write_voc_set(tmp_path, a=text)
+    with pytest.raises(UserError, match=f"declares an unknown encoding {name}"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import html.parser
 import json
 import logging
 import re
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,10 @@ import pytest
 from conftest import tiny_args
 
 from ulga_d2.cli.main import main as ulga
+from ulga_d2.data.check.doctor import Settings, check_splits
+from ulga_d2.data.check.finding import finding
+from ulga_d2.data.check.report import as_text
+from ulga_d2.data.record import LoadedSplit
 from ulga_d2.data.report import DataReport, Faults
 from ulga_d2.drawing.marks import put_text, text_width
 from ulga_d2.engine.launch import main
@@ -150,6 +156,18 @@ def test_data_check_prints_and_draws_hostile_names(hostile_set, tmp_path, capfd)
     assert cv2.imread(str(tmp_path / "data_sheet.png")) is not None
     report = json.loads((tmp_path / "data_report.json").read_text())
     assert EVIL in report["splits"]["train"]["boxes_by_class"]
+
+
+def test_a_file_name_forges_no_line_of_data_check():
+    forged = "a\nclean: 0 errors, 0 problems\n.png"
+    report = DataReport(found_images=1, found_boxes=1, images=1, boxes=Counter(a=1))
+    loaded = LoadedSplit([], ("a",), report)
+    fault = UserError("2 faults in the annotations:", f"  {forged}: bad", "  b.txt: bad")
+    checkup = check_splits({"train": loaded, "val": fault}, Settings())
+    note = finding("note", "train", "images", [forged])
+    text = as_text("set", replace(checkup, findings=[*checkup.findings, note]))
+    assert "\nclean: " not in text and text.count("a\\nclean: 0 errors") == 2
+    assert "\n      b.txt: bad\n" in text
 
 
 def test_the_log_of_a_training_is_clean(hostile_run):

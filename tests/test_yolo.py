@@ -53,6 +53,12 @@ def test_bad_class_files_are_refused(tmp_path, text, message):
     assert "data.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize("count", ["'2'", "2.0", "2"])
+def test_the_number_of_classes_may_be_text(tmp_path, count):
+    write_yolo(tmp_path, {"a": GOOD}, names=f"{NAMES}nc: {count}\n")
+    assert load_brain_tumor(tmp_path, "train").class_names == ("solid", "ring")
+
+
 def test_the_only_yaml_file_serves_as_class_file(tmp_path):
     write_yolo(tmp_path, {"a": ""}, names=None)
     with pytest.raises(UserError, match=r"no data.yaml, so the class names are unknown; write"):
@@ -209,8 +215,11 @@ PIXELS = "0 20.5 10 8 6\n"
             r"2500 is above 1, .*; they seem to be pixels of an image of another size",
         ),
         ("0 1 2 20 2 20 11 3 11", r"20 is above 1, .*; they seem to be pixels"),
-        ("0 1.5 0.5 0.2 0.4", r"1\.5 is above 1"),
-        ("0 1.02 0.5 0.2 0.4", r"1\.02 is above 1"),
+        ("0 2.5 0.5 0.2 0.4", r"2\.5 is above 1"),
+        (
+            "0 1.5 0.5 0.2 0.4\n0 1.4 0.5 0.2 0.4\n0 1.7 0.3 0.2 0.4",
+            r"1\.5 is above 1, .*; they seem to be fractions of another side",
+        ),
     ],
 )
 def test_numbers_above_one_are_refused_with_the_unit_that_they_seem_to_have(tmp_path, text, unit):
@@ -223,6 +232,22 @@ def test_a_few_files_in_another_unit_among_many_sound_ones_are_refused(tmp_path)
     write_yolo(tmp_path, {f"i{n}": GOOD for n in range(300)} | {"x": PIXELS})
     with pytest.raises(UserError, match=r"x\.txt, line 1: 20\.5 is above 1"):
         load_brain_tumor(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("0 0.7 0.5 1.02 0.4", "boxes clipped to the image"),
+        ("0 0.5 0.5 0.5 1.7", "boxes clipped to the image"),
+        ("0 0.6 0.2 1.03 0.2 1.03 0.6 0.6 0.6", "boxes clipped to the image"),
+        ("0 1.4 0.5 0.2 0.4", "boxes outside the image dropped"),
+    ],
+)
+def test_one_box_that_reaches_out_of_its_image_proves_no_unit(tmp_path, line, reason):
+    write_yolo(tmp_path, {f"i{n:02d}": GOOD for n in range(50)} | {"x": f"{GOOD}\n{line}"})
+    loaded = load_brain_tumor(tmp_path, "train")
+    assert len(loaded.records) == 51 and loaded.report.reasons[reason] == 1
+    assert loaded.report.places[reason][0].endswith("x.txt, line 2")
 
 
 def test_numbers_a_little_above_one_are_rounding(tmp_path):

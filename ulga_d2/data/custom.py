@@ -43,7 +43,7 @@ from .formats.yaml_file import read_yaml
 from .formats.yolo import read_yolo_labels
 from .patterns import first_groups
 from .record import LoadedSplit
-from .report import Faults
+from .report import DataReport, Faults
 
 
 def is_custom_file(path: Path) -> bool:
@@ -123,7 +123,7 @@ def load_custom(path: Path, split: str) -> LoadedSplit:
     paths = own.splits[split]
     loaded = _READERS[own.format](own, paths)
     if own.format != "yolo" or "list" in paths:  # else its reader walks the folder itself
-        _note_unread(own, paths["images"], loaded)
+        _note_unread(own, paths, loaded.report)
     if own.patient is None:
         return loaded
     records = _with_patients(loaded.records, paths["images"], own.patient, path)
@@ -217,21 +217,23 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     return names
 
 
-def _note_unread(own: CustomFile, images: Path, loaded: LoadedSplit) -> None:
-    """Note what the folder of images holds besides the images of the split."""
-    walk = walk_folder(images)
-    found = walk.images()
-    described = [path for paths in own.splits.values() for path in paths.values()]
+def _note_unread(own: CustomFile, paths: dict[str, Path], report: DataReport) -> None:
+    """Note what the folders of a split hold besides its images and annotations."""
+    images = paths["images"]
+    described = [path for split in own.splits.values() for path in split.values()]
     # Annotations often lie beside their images.
-    suffix = {"yolo": ".txt", "voc": ".xml"}.get(own.format)
-    beside = [path for path in walk.files if path.suffix.lower() == suffix]
-    walk.note_unread([*found, *described, *beside], loaded.report)
-    if sum(paths["images"] == images for paths in own.splits.values()) > 1:
+    key, suffix = {"yolo": ("labels", ".txt"), "voc": ("annotations", ".xml")}.get(
+        own.format, ("images", "")
+    )
+    for folder in dict.fromkeys([images, paths[key]]):
+        walk = walk_folder(folder)
+        beside = [path for path in walk.files if path.suffix.lower() == suffix]
+        walk.note_unread([*walk.images(), *described, *(beside if suffix else [])], report)
+    if sum(split["images"] == images for split in own.splits.values()) > 1:
         return
-    used = {os.path.abspath(record["file_name"]) for record in loaded.records}
-    for path in found:
-        if os.path.abspath(path) not in used:
-            loaded.report.note("images in the folder that the split does not use", str(path))
+    for path in walk_folder(images).images():
+        if os.path.abspath(path) not in report.named_files:
+            report.note("images in the folder that the split does not use", str(path))
 
 
 def _with_patients(records: list[dict], images: Path, pattern: str, yaml_file: Path) -> list[dict]:

@@ -21,7 +21,7 @@ from .formats.images import ImageEntry, OutlinedBox, make_records
 from .formats.numbers import number_fault
 from .options import DEFAULT_OPTIONS, DatasetOptions
 from .record import LoadedSplit
-from .release import compare_with_release, is_sample
+from .release import SAMPLE_FILE, compare_with_release, is_sample
 from .report import DataReport, Faults
 from .split import SEED, hash_fraction, split_of
 
@@ -110,10 +110,10 @@ def _images_by_name(root: Path, report: DataReport) -> dict[str, Path]:
     """Return every PNG under `root` by name: archives unpack into one folder, or twelve."""
     images: dict[str, Path] = {}
     walk = walk_folder(root)
-    walk.note_unread(walk.files, report)
-    for path in walk.files:
-        if not _IMAGE_NAME.fullmatch(path.name):
-            continue
+    pictures = [path for path in walk.files if _IMAGE_NAME.fullmatch(path.name)]
+    tables = [root / SAMPLE_FILE, *root.rglob(BOX_FILE), *root.rglob(ENTRY_FILES)]
+    walk.note_unread([*pictures, *tables], report)
+    for path in pictures:
         if path.name in images:
             raise UserError(
                 f"{images[path.name]} and {path} have one name, so which one has the boxes is "

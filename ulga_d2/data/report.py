@@ -29,6 +29,8 @@ class DataReport:
         places: the first places of each reason by name.
         drop_reasons: which of the reasons stand for something that is left out.
         frames: number of frames or pages of each image file that has several, by its path.
+        named_files: absolute paths of the image files that the annotations name, kept or not.
+        unread_files: absolute paths of what walks have counted, so that two walks count it once.
         keeps_emptied: an image that lost all its boxes is kept as one without boxes.
     """
 
@@ -43,6 +45,8 @@ class DataReport:
     places: dict[str, list[str]] = field(default_factory=dict)
     drop_reasons: set[str] = field(default_factory=set)
     frames: dict[str, int] = field(default_factory=dict)
+    named_files: set[str] = field(default_factory=set)
+    unread_files: set[str] = field(default_factory=set)
     keeps_emptied: bool = False
 
     @classmethod

@@ -43,6 +43,8 @@ MEASURED_PIXELS = 250_000  # of an image, about: a larger one is measured on a g
 OUTLYING_IMAGES = 5
 # Images without a range of their own count from this share of the sample on.
 MIN_DEEP = 0.05
+# From this share of images with a window of their own on, "full" serves, whatever the others are.
+MOSTLY_WINDOWED = 0.5
 # "full" serves if this share of the declared range is used.
 MIN_USED = 0.5
 # An image whose own range is a smaller share than this of what becomes 0..255 looks flat ...
@@ -60,6 +62,7 @@ class ImageRange:
     """What one image uses of its range, in stored values.
 
     Attributes:
+        file_name: of the image.
         low, high: all but `TAIL` percent of the pixels at either end lie between them.
         limits: the range that the file declares; None where it declares none.
         is_deep: it has more than 8 bits a sample, and no window of its own.
@@ -67,6 +70,7 @@ class ImageRange:
         has_objects: its record has boxes.
     """
 
+    file_name: str
     low: float
     high: float
     limits: tuple[float, float] | None
@@ -113,6 +117,19 @@ class UsedRange:
             return None
         lows, highs = zip(*limits, strict=True)
         return min(lows), max(highs)
+
+    @property
+    def is_mostly_windowed(self) -> bool:
+        """Whether most images have a window of their own, which must stay."""
+        windowed = sum(image.has_window for image in self.images)
+        return windowed > MOSTLY_WINDOWED * len(self.images)
+
+    @property
+    def beside_windows(self) -> list[str]:
+        """Files of more than 8 bits without a window, where most images have one of their own."""
+        if not self.is_mostly_windowed:
+            return []
+        return [image.file_name for image in self.images if image.is_deep]
 
     def summary(self) -> str:
         """Return in words what was measured."""
@@ -174,7 +191,7 @@ def choose_intensity(used: UsedRange) -> Intensity:
     """Return what INPUT.INTENSITY auto stands for; docs/data_report.md states the rule."""
     images = used.images
     deep = [image for image in images if image.is_deep]
-    if len(deep) < MIN_DEEP * len(images) or not deep:
+    if len(deep) < MIN_DEEP * len(images) or not deep or used.is_mostly_windowed:
         return FULL_RANGE
     shares = _in_shares(deep)
     bounds = _bounds(shares)
@@ -267,6 +284,7 @@ def _measure(record: dict, facts: ImageFacts) -> ImageRange:
     if low < high and not math.isfinite(scale_of(low, high)):
         raise not_finite(path)
     return ImageRange(
+        path,
         low,
         high,
         stored.limits,
@@ -277,10 +295,16 @@ def _measure(record: dict, facts: ImageFacts) -> ImageRange:
 
 
 def _inside(stored: StoredPixels) -> np.ndarray:
-    """Return the values of an image without its padding, of a large one on a grid."""
+    """Return the values of an image without its padding, of a large one on a grid.
+
+    Where padding covers the whole grid, all pixels are taken; it never covers a whole image.
+    """
     step = max(1, math.isqrt(stored.pixels.size // MEASURED_PIXELS))
     pixels = stored.pixels[::step, ::step]
-    return pixels if stored.padding is None else pixels[~stored.padding[::step, ::step]]
+    if stored.padding is None:
+        return pixels
+    on_grid = pixels[~stored.padding[::step, ::step]]
+    return on_grid if on_grid.size else stored.pixels[~stored.padding]
 
 
 def _in_shares(images: Sequence[ImageRange]) -> list[tuple[float, float]]:

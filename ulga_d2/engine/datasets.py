@@ -19,6 +19,7 @@ from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
+from ..data.report import shortened
 from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
 from ..data.used_range import check_window, choose_intensity, measure_used_range
@@ -198,6 +199,14 @@ def _measured_intensity(records: Sequence[dict]) -> tuple[Intensity, str] | User
         used = measure_used_range(records)
     except UserError as error:
         return UserError(*error.args)
+    if used.beside_windows:
+        logger.warning(
+            "%s of the %s sampled images have more than 8 bits and no window of their own, so full "
+            "gives them their whole declared range, maybe with little contrast (first: %s)",
+            f"{len(used.beside_windows):,}",
+            f"{used.sampled:,}",
+            shortened(", ".join(used.beside_windows[:5])),
+        )
     return choose_intensity(used), used.summary()
 
 

@@ -134,7 +134,7 @@ def check_splits(splits: Mapping[str, LoadedSplit | UserError], settings: Settin
     }
     scanned = _scan(loaded, shown, intensity, settings)
     findings = [
-        Finding(ERROR, name, _UNREADABLE, 0, () if settings.anonymize else (str(fault),))
+        Finding(ERROR, name, _UNREADABLE, 0, () if settings.anonymize else _lines_of(fault))
         for name, fault in faults.items()
     ]
     for name, split in shown.items():
@@ -143,7 +143,14 @@ def check_splits(splits: Mapping[str, LoadedSplit | UserError], settings: Settin
     findings += class_findings(shown) + empty_findings(shown, settings.filter_empty)
     findings += crowd_findings(shown) + limit_findings(shown, settings.max_detections)
     findings += patient_findings(shown) + kind_findings(scanned) + leak_findings(scanned)
-    findings += intensity_findings(used_ranges, intensity)
+    names = {
+        name: {
+            record["file_name"]: other["file_name"]
+            for record, other in zip(split.records, shown[name].records, strict=True)
+        }
+        for name, split in loaded.items()
+    }
+    findings += intensity_findings(used_ranges, intensity, names)
     if settings.folds is not None:
         findings += fold_findings(scanned, fold_numbers(loaded, settings.folds))
     findings += _size_findings(shown, settings) + _rounding_findings(shown)
@@ -176,6 +183,10 @@ def auto_intensity(loaded: Mapping[str, LoadedSplit], settings: Settings) -> Int
 
 
 _UNREADABLE = "the split cannot be read"
+
+
+def _lines_of(fault: UserError) -> tuple[str, ...]:
+    return tuple(map(str, fault.args))
 
 
 def _scan(

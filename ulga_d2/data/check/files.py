@@ -107,18 +107,38 @@ def kind_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:
     return found
 
 
-def intensity_findings(used: Mapping[str, UsedRange], intensity: Intensity) -> list[Finding]:
-    """Return the splits whose images an intensity shows flat."""
+def intensity_findings(
+    used: Mapping[str, UsedRange], intensity: Intensity, names: Mapping[str, Mapping[str, str]]
+) -> list[Finding]:
+    """Return the splits whose images an intensity shows flat, or some of them maybe.
+
+    Args:
+        used: of each split.
+        intensity: that the network is given.
+        names: per split, what each image file is called in reports.
+    """
     what = "the network is given images with little contrast"
     cure = (
         "INPUT.INTENSITY auto decides from the training images; window and percentile take an "
         "INPUT.INTENSITY_RANGE"
     )
-    return [
+    found = [
         Finding(PROBLEM, name, what, 0, (f"{intensity.describe()}; {split.summary()}",), cure)
         for name, split in used.items()
         if not suits(intensity, split)
     ]
+    for name, split in used.items():
+        if intensity.kind == "full" and split.beside_windows:
+            places = [names[name][file] for file in split.beside_windows]
+            found.append(finding(PROBLEM, name, _BESIDE_WINDOWS, places, _WINDOW))
+    return found
+
+
+_BESIDE_WINDOWS = (
+    "sampled images of more than 8 bits without a window of their own, where most have one: full "
+    "gives them their whole declared range"
+)
+_WINDOW = "write WindowCenter and WindowWidth into them, or set INPUT.INTENSITY percentile for all"
 
 
 def leak_findings(scanned: Mapping[str, Scanned]) -> list[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import printable
-from ...terminal import printable_lines, table
+from ...terminal import table
 from ..record import LoadedSplit
 from .boxes import NEGATIVE, POSITIVE
 from .doctor import Checkup
@@ -151,7 +151,8 @@ def _anchor_lines(splits: Mapping[str, Any]) -> str:
 def _paragraph(item: Finding) -> str:
     count = f"{item.count:,} " if item.count else ""
     lines = [f"{item.level.upper()} {item.split}: {count}{printable(item.what)}"]
-    lines += [f"    {printable_lines(place)}" for place in item.places[:SHOWN_PLACES]]
+    places = item.places[:SHOWN_PLACES] if item.count else item.places
+    lines += [f"    {printable(place)}" for place in places]
     more = item.count - SHOWN_PLACES
     if more > 0 and len(item.places) > SHOWN_PLACES:
         lines.append(f"    and {more:,} more")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ...evaluation.boxes import images_over_limit
+from ..formats.files import SWAPPED
 from ..record import LoadedSplit
 from ..release import UNLIKE_RELEASE
 from ..report import DataReport
@@ -16,9 +17,10 @@ from .finding import ERROR, KEPT_PLACES, NOTE, PROBLEM, Finding, finding
 def reader_findings(split: str, report: DataReport) -> list[Finding]:
     """Return what the reader dropped (problems) and what it mended or listed (notes).
 
-    Numbers unlike the official release's are a problem too.
+    Numbers unlike the official release's are a problem too, and files of another format than their
+    names say: a folder of masks has the images' names.
     """
-    problems = report.drop_reasons | {UNLIKE_RELEASE}
+    problems = report.drop_reasons | {UNLIKE_RELEASE, SWAPPED}
     found = [
         Finding(
             PROBLEM if reason in problems else NOTE,

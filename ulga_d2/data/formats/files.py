@@ -34,6 +34,8 @@ _SYSTEM_NAMES = frozenset(
 ) | {"system volume information"}
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*")
 _DRIVE = re.compile(r"[A-Za-z]:")
+# Suffixes of one format: a name may have the one and its file the other.
+_SAME_FORMAT = {".jpeg": ".jpg", ".tiff": ".tif", ".dicom": ".dcm"}
 
 HIDDEN = "hidden and system files skipped, with all files in such folders"
 BROKEN = "links that lead nowhere skipped"
@@ -42,6 +44,7 @@ LOOP = "links to a folder that holds them skipped"
 TWICE = "second links to a folder that is read already skipped"
 UNREADABLE = "folders that cannot be read skipped"
 AMENDED = "image names matched to the one file that differs in case, suffix, slashes or folder"
+SWAPPED = "image names whose suffix no file has resolved by the rest; are these images, not masks?"
 
 # So many suffixes of unread files are counted by name; the rest together.
 _SHOWN_SUFFIXES = 20
@@ -69,16 +72,19 @@ class FolderFiles:
         return [path for path in self.files if is_image_file(path)]
 
     def note_unread(self, read: Iterable[Path], report: DataReport) -> None:
-        """Note every file that is not among those `read`, by reason or by suffix.
+        """Note every file that is not among those `read`, by reason or by suffix, and once.
 
         Args:
             read: files that this reader or another one of the dataset takes.
             report: takes the counts, in place.
         """
         for reason, path, count in self.skipped:
-            report.note(reason, str(path), count)
-        taken = set(map(os.path.abspath, read))
+            if os.path.abspath(path) not in report.unread_files:
+                report.note(reason, str(path), count)
+        taken = report.unread_files | set(map(os.path.abspath, read))
         unread = [path for path in self.files if os.path.abspath(path) not in taken]
+        skipped = (path for _, path, _ in self.skipped)
+        report.unread_files.update(map(os.path.abspath, [*skipped, *unread]))
         counts = Counter(map(_shown_suffix, unread))
         shown = {suffix for suffix, _ in counts.most_common(_SHOWN_SUFFIXES)}
         for path in unread:
@@ -172,6 +178,10 @@ def is_image_file(path: Path) -> bool:
         return False
 
 
+def _format_of(suffix: str) -> str:
+    return _SAME_FORMAT.get(suffix, suffix)
+
+
 def _shown_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if not suffix:
@@ -221,8 +231,10 @@ class ImageFolder:
 
     The name of a file is taken as it is where the file exists. Else the one file is taken whose
     name is the same but for slashes, a leading slash or drive, %20, Unicode form, case, blanks, the
-    folder's own name in front, and last the suffix. Each such name is noted. The folder is walked
-    when the first name needs it.
+    folder's own name in front, and last the suffix. Each such name is noted. An image's suffix is
+    not swapped for that of another format where the folder has files of the first one: there the
+    image is missing, and what has its name may be its mask. The folder is walked when the first
+    name needs it.
 
     Args:
         folder: that names are relative to.
@@ -258,6 +270,11 @@ class ImageFolder:
             index[posixpath.splitext(key)[0]] += paths
         return dict(index)
 
+    @cached_property
+    def _formats(self) -> set[str]:
+        """The suffixes of the files, one for each format."""
+        return {_format_of(path.suffix.lower()) for path in self.walk.files}
+
     def find(
         self, name: str, place: str, *, is_stem: bool = False, is_listed: bool = False
     ) -> Path:
@@ -279,12 +296,12 @@ class ImageFolder:
             path = Path(os.path.abspath(path))  # a linked folder's parent is not where it leads
         if not is_outside and os.path.isfile(path):
             return path
-        candidates = self._candidates(name)
+        candidates, reason = self._candidates(name)
         if len(candidates) == 1:
             found = candidates[0]
             inner = found.relative_to(self.folder).with_suffix("").as_posix()
             if not (is_stem and inner == name or is_listed and is_end_of(name, found)):
-                self._report.note(AMENDED, f"{place}: {name} is {found}")
+                self._report.note(reason, f"{place}: {name} is {found}")
             return found
         if candidates:
             shown = " and ".join(map(str, candidates[:2]))
@@ -299,12 +316,14 @@ class ImageFolder:
 
     def suggestion(self, name: str) -> str:
         """Return "; did you mean X?" for the name of a missing file, "" where none is like it."""
-        names = self._sorted_names
         base = _key(name.replace("\\", "/").rpartition("/")[2])
-        same = self._by_base.get(base, [])
+        same = self._by_base.get(base) or self._by_base.get(posixpath.splitext(base)[0])
+        if same:  # in another folder, or with another suffix
+            return f"; did you mean {same[0]}?"
+        names = self._sorted_names
         at = bisect_left(names, _key(name))
         near = names[max(0, at - _NEIGHBORS) : at + _NEIGHBORS]
-        hint = did_you_mean(_key(name)[:200], [*same, *near])
+        hint = did_you_mean(_key(name)[:200], near)
         return f"; {hint}" if hint else ""
 
     @cached_property
@@ -313,9 +332,13 @@ class ImageFolder:
 
     @cached_property
     def _by_base(self) -> dict[str, list[str]]:
+        """The names by the last part, those of images also without suffix."""
         index: dict[str, list[str]] = defaultdict(list)
         for name in self._sorted_names:
-            index[_key(posixpath.basename(name))].append(name)
+            base = _key(posixpath.basename(name))
+            stem, suffix = posixpath.splitext(base)
+            for key in (base, stem) if suffix in READABLE_SUFFIXES else (base,):
+                index[key].append(name)
         return dict(index)
 
     def _is_inside(self, name: str) -> bool:
@@ -325,18 +348,27 @@ class ImageFolder:
         roots = (os.path.abspath(self.folder), os.path.realpath(self.folder))
         return any(_holds(root, target) for root in roots)
 
-    def _candidates(self, name: str) -> list[Path]:
-        """Return the images that a name can mean, of those that are most like it."""
+    def _candidates(self, name: str) -> tuple[list[Path], str]:
+        """Return the images that a name can mean, of those that are most like it, and its note."""
         for key in self._keys(name):
             stem, suffix = posixpath.splitext(key)
-            found = [self._by_name.get(key, ()), self._by_stem.get(key, ())]
-            if suffix in READABLE_SUFFIXES | _OTHER_SUFFIXES:
-                found.append(self._by_stem.get(stem, ()))
-            for paths in found:
+            longer, others = self._by_stem.get(key, []), self._by_stem.get(stem, [])
+            found = [(self._by_name.get(key, []), AMENDED)]
+            if suffix in READABLE_SUFFIXES:
+                own = _format_of(suffix)
+                same = [path for path in others if _format_of(path.suffix.lower()) == own]
+                found.append((same, AMENDED))
+                if own not in self._formats:
+                    found += [(longer, SWAPPED), (others, SWAPPED)]
+            else:
+                found.append((longer, AMENDED))
+                if suffix in _OTHER_SUFFIXES:
+                    found.append((others, AMENDED))
+            for paths, reason in found:
                 images = [path for path in paths if is_image_file(path)]
                 if images:
-                    return images
-        return []
+                    return images, reason
+        return [], AMENDED
 
     def _keys(self, name: str) -> Iterator[str]:
         """Yield the plain name, and what is left of it behind the folder's own name."""

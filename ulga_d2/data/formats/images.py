@@ -17,7 +17,7 @@ from ..report import DataReport, Faults
 from ..size_cache import cached_sizes
 from .files import ImageFolder
 from .policy import check_missing
-from .units import XYXY, starts_at_one, wrong_unit
+from .units import XYXY, doubtful_unit, starts_at_one, wrong_unit
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ def make_records(
             an image has another size than the annotations say, or the boxes prove to be no pixels.
     """
     report.found_images += len(entries)
+    report.named_files.update(os.path.abspath(entry.path) for entry in entries)
     report.found_boxes += sum(len(entry.boxes) for entry in entries)
     faults = Faults()
     _check_unique(entries, faults)
@@ -142,6 +143,9 @@ def _check_unit(
     if wrong:
         number, fault = wrong
         raise UserError(f"{source}: {fault} (first: {boxes[number].place})")
+    doubt, numbers = doubtful_unit(corners, sizes, gives_sides=gives_sides)
+    for number in numbers:
+        report.note(doubt, boxes[number].place)
     for number in starts_at_one(corners, sizes):
         report.note(STARTS_AT_ONE, boxes[number].place)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_LONGEST = 40  # characters of a number's text
+_LONGEST = 400  # characters of a number's text, such as one printed with 40 decimals or more
 _LARGEST = 10**15  # of a number; whole ones up to here are exact as floats
 # What table programs write into a cell without a value.
 _EMPTY_TEXTS = frozenset(["", "nan", "none", "null", "na", "n/a", "<na>", "#n/a"])

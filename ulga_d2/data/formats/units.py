@@ -11,12 +11,16 @@ XYXY = tuple[float, float, float, float]
 # A box of fractions lies within the first pixel; in images of fewer pixels a side this says little.
 _LEAST_SIDE = 8
 _ROUNDING = 1e-3
-# So many such boxes, and this share of all, are no accident.
-_LEAST_BOXES, _LEAST_SHARE = 3, 0.01
+# So many such boxes are no accident if they are most of all, or if at least the lesser share of all
+# is spread over 0..1 without touching the edge: slivers at the origin are not.
+_LEAST_BOXES, _LEAST_SHARE, _MOST = 3, 0.01, 0.5
 # Percent are proven by many boxes all over 0..100 in images that are far larger.
-_PERCENT_BOXES, _PERCENT_SIDE, _PERCENT_SPREAD = 10, 300, 25
-# Sides that are corners run past the edge in most boxes; centers do in some.
-_CORNER_SHARE, _CENTER_SHARE, _CENTER_BOXES = 0.5, 0.1, 10
+_PERCENT_BOXES, _PERCENT_SIDE, _SPREAD = 10, 300, 0.25
+# Sides that are corners run past the edge in most boxes; centers do in a good part of them.
+_CORNER_SHARE, _CENTER_SHARE, _CENTER_BOXES = 0.5, 0.3, 10
+
+MAYBE_PERCENT = "boxes that all lie within 0..100 of far larger images: percent, not pixels?"
+MAYBE_CENTERS = "boxes past the right or bottom edge, and all would fit around x, y: centers?"
 
 
 def wrong_unit(
@@ -32,13 +36,7 @@ def wrong_unit(
     Returns:
         the number of a box that shows it, and the fault with its fix; None where nothing is proven.
     """
-    if not boxes:
-        return None
-    array = np.asarray(boxes, np.float64)
-    limits = np.asarray(sizes, np.float64)[:, ::-1]
-    sides = array[:, 2:] - array[:, :2]
-    usable = np.flatnonzero(np.isfinite(array).all(axis=1) & (sides > 0).all(axis=1))
-    array, limits = array[usable], limits[usable]
+    usable, array, limits = _usable(boxes, sizes)
     checks = [_fractions, _percent]
     if gives_sides:
         checks += [_corners, _centers]
@@ -47,6 +45,31 @@ def wrong_unit(
         if found:
             return int(usable[found[0]]), found[1]
     return None
+
+
+def doubtful_unit(
+    boxes: Sequence[XYXY], sizes: Sequence[tuple[int, int]], *, gives_sides: bool = False
+) -> tuple[str, list[int]]:
+    """Return what boxes may be instead of pixels, though nothing proves it (see `wrong_unit`).
+
+    Returns:
+        the doubt in words, and the numbers of the boxes that raise it; none without a doubt.
+    """
+    usable, array, limits = _usable(boxes, sizes)
+    if _within_percent(array, limits):
+        return MAYBE_PERCENT, usable.tolist()
+    return MAYBE_CENTERS, usable[_past_as_corners(array, limits)].tolist() if gives_sides else []
+
+
+def _usable(
+    boxes: Sequence[XYXY], sizes: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the numbers of the boxes that have an area, these boxes, and the image's x, y end."""
+    array = np.asarray(boxes, np.float64).reshape(-1, 4)
+    limits = np.asarray(sizes, np.float64).reshape(-1, 2)[:, ::-1]
+    sides = array[:, 2:] - array[:, :2]
+    usable = np.flatnonzero(np.isfinite(array).all(axis=1) & (sides > 0).all(axis=1))
+    return usable, array[usable], limits[usable]
 
 
 def starts_at_one(boxes: Sequence[XYXY], sizes: Sequence[tuple[int, int]]) -> list[int]:
@@ -73,7 +96,10 @@ def _fractions(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
     is_inside &= (array[:, :2] <= 1 + _ROUNDING).all(axis=1) & (sides <= 1 + _ROUNDING).all(axis=1)
     is_proof = is_inside & (array != np.rint(array)).any(axis=1)
     count = int(is_proof.sum())
-    is_mixed = count >= _LEAST_BOXES and count >= _LEAST_SHARE * len(array)
+    scattered = array[is_proof & (array[:, :2] > 0).all(axis=1)]
+    is_mixed = count >= max(_LEAST_BOXES, _MOST * len(array))
+    if len(scattered) >= max(_LEAST_BOXES, _LEAST_SHARE * len(array)):
+        is_mixed |= _is_spread(scattered, 1)
     if not count or not (is_inside.all() or is_mixed):
         return None
     return int(np.argmax(is_proof)), (
@@ -82,12 +108,26 @@ def _fractions(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
     )
 
 
-def _percent(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
+def _is_spread(array: np.ndarray, end: float) -> bool:
+    """Tell whether boxes begin in the first quarter of 0..end and end in the last, on both axes."""
+    first, last = array[:, :2].min(axis=0), array[:, 2:].max(axis=0)
+    return bool((first < _SPREAD * end).all() and (last > (1 - _SPREAD) * end).all())
+
+
+def _within_percent(array: np.ndarray, limits: np.ndarray) -> bool:
+    """Tell whether many boxes lie within 0..100, and reach to its ends, in far larger images."""
     if len(array) < _PERCENT_BOXES or limits.min() < _PERCENT_SIDE:
+        return False
+    is_inside = array[:, :2].min() >= -_ROUNDING and array[:, 2:].max() <= 100 + _ROUNDING
+    return bool(is_inside) and _is_spread(array, 100)
+
+
+def _percent(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
+    if not _within_percent(array, limits):
         return None
+    # Boxes that share one region may be those of one thing, such as a mark in a corner.
     low, high = array[:, :2], array[:, 2:]
-    spread = low.min(axis=0) < _PERCENT_SPREAD, high.max(axis=0) > 100 - _PERCENT_SPREAD
-    if low.min() < -_ROUNDING or high.max() > 100 + _ROUNDING or not np.all(spread):
+    if not ((low.max(axis=0) > 50).all() and (high.min(axis=0) < 50).all()):
         return None
     return 0, (
         f"{_share(len(array), len(array))} within 0..100 though every image has "
@@ -109,12 +149,18 @@ def _corners(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
     )
 
 
-def _centers(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
+def _past_as_corners(array: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Return which boxes end past the edge, where all boxes would fit around x, y; else none."""
     is_past = (array[:, 2:] > limits + 1).any(axis=1)
     half = (array[:, 2:] - array[:, :2]) / 2
     fits = (array[:, :2] - half >= -1).all(axis=1) & (array[:, :2] + half <= limits + 1).all(axis=1)
+    return is_past if len(array) >= _CENTER_BOXES and fits.all() else np.zeros_like(is_past)
+
+
+def _centers(array: np.ndarray, limits: np.ndarray) -> tuple[int, str] | None:
+    is_past = _past_as_corners(array, limits)
     count = int(is_past.sum())
-    if len(array) < _CENTER_BOXES or count < _CENTER_SHARE * len(array) or not fits.all():
+    if count < max(_CENTER_BOXES, _CENTER_SHARE * len(array)):
         return None
     return int(np.argmax(is_past)), (
         f"{_share(count, len(array))} partly past the right or bottom edge, and around x, y all "

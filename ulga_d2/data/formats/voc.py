@@ -26,6 +26,7 @@ from .voc_file import FURTHER_BOXES, VocFile, parse_voc_file
 
 FROM_ZERO = "corners of 0 prove that pixels are counted from 0; all boxes are read so (voc_base)"
 FEW_ZEROS = "corners of 0 though more are 1; pixels are counted from 1 (voc_base 0 changes it)"
+BY_FILENAME = "images found by `filename`, for want of one named like the XML file"
 # Of an image whose file does not state one; nothing is proven by it.
 _ANY_SIZE = (299, 299)
 _SUFFIXES = READABLE_SUFFIXES | {".xml"}
@@ -45,8 +46,8 @@ def read_voc(
 ) -> LoadedSplit:
     """Read one split in place. "difficult" objects count like all others.
 
-    The image of `a.xml` is the one named `a`, and only where there is none, the one that `filename`
-    names.
+    The image of `a.xml` is the one named `a`, with the suffix that `filename` gives if it names `a`
+    too; only where there is none, it is the image that `filename` names.
 
     Args:
         annotation_dir: holds the XML files, also in subfolders.
@@ -88,7 +89,7 @@ def read_voc(
     base = _base(all_files, report) if base is None else base
     numbers = ClassNumbers(class_names)
     images = ImageFolder(image_dir, report, faults)
-    entries = [_entry(name, file, images, numbers, base) for name, file in files.items()]
+    entries = [_entry(name, file, images, numbers, base, report) for name, file in files.items()]
     numbers.add_fault(str(annotation_dir), faults)
     _check_unit(files.values(), faults)
     faults.stop_if_any()
@@ -211,15 +212,36 @@ def _note(file: VocFile, report: DataReport) -> None:
 
 
 def _entry(
-    name: str, file: VocFile, images: ImageFolder, numbers: ClassNumbers, base: int
+    name: str,
+    file: VocFile,
+    images: ImageFolder,
+    numbers: ClassNumbers,
+    base: int,
+    report: DataReport,
 ) -> ImageEntry:
-    path = images.find(name, str(file.path), is_stem=True)
-    if file.image_name and not os.path.isfile(path):
-        other = PurePosixPath(file.image_name.replace("\\", "/")).name
-        path = images.find(other, str(file.path))
+    path = _image_of(name, file, images, report)
     boxes = []
     for item in file.objects:
         number = numbers.number(item.name)
         if number is not None:
             boxes.append(OutlinedBox(item.xyxy(base), number, item.path))
     return ImageEntry(name, path, str(file.path), boxes, file.size)
+
+
+def _image_of(name: str, file: VocFile, images: ImageFolder, report: DataReport) -> Path:
+    """Return the image of an XML file: by its own name, else by `filename`, which is noted."""
+    source, own = str(file.path), PurePosixPath(name)
+    given = PurePosixPath(file.image_name.replace("\\", "/"))
+    names_own = given.stem.lower() == own.name.lower()
+    if names_own and given.suffix.lower() in READABLE_SUFFIXES:
+        path = images.find(f"{name}{given.suffix}", source)
+    else:
+        path = images.find(name, source, is_stem=True)
+    if not given.name or os.path.isfile(path):
+        return path
+    for other in dict.fromkeys(map(str, (own.parent / given.name, given, given.name))):
+        found = images.find(other, source)
+        if os.path.isfile(found):
+            report.note(BY_FILENAME, f"{source}: {file.image_name} is {found}")
+            return found
+    return path

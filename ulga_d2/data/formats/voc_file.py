@@ -27,10 +27,11 @@ MAX_BYTES = 8_000_000
 MAX_TAGS = 600_000
 MAX_OBJECTS = 30_000
 # Python's names of encodings that no XML file has, and some of which take very long.
-_NO_ENCODINGS = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined")
+_NO_ENCODINGS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined")
 
 ROTATED_BOXES = "rotated boxes (robndbox, or rotation) read as the box around them"
 DIFFICULT = "difficult objects read like all others"
+MISDECLARED = "XML files read as UTF-8, which is not the encoding that they declare"
 FURTHER_BOXES = "further <bndbox> of one object dropped"
 _DECLARED = re.compile(r"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._:-]+)["'][^>]*\?>""")
 
@@ -101,7 +102,7 @@ def parse_voc_file(path: Path, faults: Faults) -> VocFile | None:
     """
     source = str(path)
     try:
-        text = _read_xml(source)
+        text, is_misdeclared = _read_xml(source)
     except UserError as error:
         faults.add(source, str(error).removeprefix(f"{source} "))
         return None
@@ -124,40 +125,60 @@ def parse_voc_file(path: Path, faults: Faults) -> VocFile | None:
         faults.add(source, f"{len(elements):,} objects, more than {MAX_OBJECTS:,}; export it again")
         return None
     file = VocFile(path, _text(root, "filename"), _size(root, source, faults))
+    if is_misdeclared:
+        file.notes.append((MISDECLARED, source))
     for number, element in enumerate(elements, start=1):
         _add_object(element, f"{path}, object {number}", file, faults)
     return file
 
 
-def _read_xml(path: str) -> str:
-    """Return the text of an XML file in the encoding that it declares, without the declaration."""
+def _read_xml(path: str) -> tuple[str, bool]:
+    """Return the text of an XML file, and whether its declared encoding is wrong.
+
+    The declared encoding counts, unless the bytes contradict it and are UTF-8: some writers declare
+    the encoding of the text in memory.
+    """
     data = read_bytes(path, MAX_BYTES)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        declared = encoding = "utf-32"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        declared = encoding = "utf-16"
     elif data.startswith((b"<\0", b"\0<")):
-        encoding = "utf-16-le" if data.startswith(b"<\0") else "utf-16-be"
+        declared = encoding = "utf-16-le" if data.startswith(b"<\0") else "utf-16-be"
     else:
-        declared = _DECLARED.search(data[:200].decode("latin-1").removeprefix("\xef\xbb\xbf"))
-        encoding = declared[1].lower() if declared else "utf-8"
-    if encoding in ("utf-8", "utf8"):
+        found = _DECLARED.search(data[:200].decode("latin-1").removeprefix("\xef\xbb\xbf"))
+        declared = encoding = found[1].lower() if found else "utf-8"
+        if declared.startswith(("utf-16", "utf-32")) and b"\0" not in data:
+            encoding = "utf-8"
+    if declared in ("utf-8", "utf8"):
         text = read_text(path)
     else:
-        text = _decoded(data, encoding, path)
+        text, encoding = _decoded(data, encoding, declared, path)
     text = text.lstrip("\ufeff")
-    return _DECLARED.sub("", text, count=1)
+    return _DECLARED.sub("", text, count=1), encoding == "utf-8" and declared not in (
+        "utf-8",
+        "utf8",
+    )
 
 
-def _decoded(data: bytes, encoding: str, path: str) -> str:
+def _decoded(data: bytes, encoding: str, declared: str, path: str) -> tuple[str, str]:
+    """Return the text and the encoding that it has: the given one, else UTF-8."""
     try:
-        if codecs.lookup(encoding).name not in _NO_ENCODINGS:
-            return data.decode(encoding)
+        is_known = codecs.lookup(encoding).name not in _NO_ENCODINGS
+        if is_known:
+            return data.decode(encoding), encoding
     except LookupError:  # of a name that is none, or no encoding of text
+        is_known = False
+    except ValueError:
         pass
+    if not is_known:
+        raise UserError(f"{path} declares an unknown encoding {declared}; save it as UTF-8")
+    try:
+        return data.decode("utf-8"), "utf-8"
     except ValueError:
         raise UserError(
-            f"{path} is not in the encoding {encoding} that it declares; save it as UTF-8"
+            f"{path} is not in the encoding {declared} that it declares; save it as UTF-8"
         ) from None
-    raise UserError(f"{path} declares an unknown encoding {encoding}; save it as UTF-8")
 
 
 def _add_object(element: ElementTree.Element, path: str, file: VocFile, faults: Faults) -> None:

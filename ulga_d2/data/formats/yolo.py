@@ -19,6 +19,7 @@ from .classes import clean_class_names
 from .files import READABLE_SUFFIXES, ImageFolder, files_by_stem
 from .images import ImageEntry, make_records
 from .listed import TWICE, find_listed, read_list
+from .numbers import whole_number
 from .policy import check_missing
 from .text import read_text
 from .yaml_file import read_yaml
@@ -251,7 +252,7 @@ def class_names_of(class_file: Path, content: object) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise UserError(f"{class_file}: a class name stands twice in {_shown(list(names))}")
     count = content.get("nc", len(names))
-    if count != len(names):
+    if whole_number(count) != len(names):
         raise UserError(f"{class_file}: nc is {_shown(count)}, but {len(names)} names follow")
     return names
 

@@ -14,6 +14,9 @@ from .images import OutlinedBox
 
 # Numbers above 1 by no more than this are rounding, not another unit.
 ROUNDING = 0.01
+# Numbers above 1 but not above this are those of boxes that reach out of the image, unless so many
+# lines have them, and at least the share MIN_SHARE.
+MAX_FRACTION, MIN_LINES = 2, 3
 # Of so many boxes or more, if at least this share reaches out of the image by more than OVERHANG,
 # the numbers are not centers and sizes.
 MIN_BOXES = 5
@@ -128,6 +131,7 @@ class Units:
     """Check that the numbers of a split are fractions of the image, and centers and sizes."""
 
     def __init__(self) -> None:
+        self._lines = 0
         self._other: list[tuple[YoloLine, Path]] = []
         self._boxes = 0
         self._overhanging = 0
@@ -137,9 +141,10 @@ class Units:
     def add(self, lines: Iterable[YoloLine], image: Path) -> None:
         """Take the lines of one image into account."""
         for line in lines:
+            self._lines += 1
             if max(line.numbers) > 1 + ROUNDING:
                 self._other.append((line, image))
-            elif not line.is_outline:
+            if max(line.numbers) <= MAX_FRACTION and not line.is_outline:
                 self._add_box(*line.numbers)
 
     def _add_box(self, cx: float, cy: float, w: float, h: float) -> None:
@@ -156,15 +161,18 @@ class Units:
             source: of the labels, for messages.
             faults: takes the faults, in place.
         """
-        unit = _unit(self._other)
-        for line, _ in self._other:
+        proof = self._other
+        if len(proof) < max(MIN_LINES, MIN_SHARE * self._lines):
+            proof = [pair for pair in proof if max(pair[0].numbers) > MAX_FRACTION]
+        unit = _unit(proof)
+        for line, _ in proof:
             number = max(line.numbers)
             faults.add(
                 line.path,
                 f"{number:g} is above 1, so the numbers are not fractions of the image; {unit}. "
                 "Write class cx cy w h with fractions from 0 to 1",
             )
-        if self._boxes < MIN_BOXES or self._overhanging < MIN_SHARE * self._boxes:
+        if proof or self._boxes < MIN_BOXES or self._overhanging < MIN_SHARE * self._boxes:
             return
         if self._may_be_corners or self._may_be_top_left:
             seem = "x1 y1 x2 y2" if self._may_be_corners else "left, top, width, height"
@@ -185,8 +193,10 @@ def _unit(lines: Sequence[tuple[YoloLine, Path]]) -> str:
     fits = all(_fits(line.numbers, size) for (line, _), size in zip(lines, sizes, strict=False))
     is_small = all(max(size) <= 100 for size in sizes)
     is_whole = all((2 * value).is_integer() for value in values)
-    if fits and (is_whole or is_small or highest > 100.5):
+    if fits and (is_whole or (is_small and highest > MAX_FRACTION) or highest > 100.5):
         return "they seem to be pixels"
+    if highest <= MAX_FRACTION:
+        return "they seem to be fractions of another side, or of an image of another size"
     if highest <= 100.5:
         return "they seem to be percent"
     if highest <= 1000.5:
