@@ -7,10 +7,11 @@ file here: the chain of pages, the values of tags, and the strips or tiles of th
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
@@ -36,12 +37,23 @@ _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
 _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _EXTRA, _FORMAT = 277, 278, 284, 338, 339
 _STRIPS, _STRIP_BYTES = 273, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_COMPRESSION, _OLD_JPEG = 259, 6
+# What a decoder needs of a page besides its strips or tiles: sizes and kinds, the order of bits,
+# predictors, palettes, JPEG tables, inks and the weights of YCbCr.
+_DECODED = frozenset(
+    [
+        *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _ORIENTATION),
+        *(_SAMPLES, _ROWS_PER_STRIP, 282, 283, _PLANAR, 292, 293, 296, 317, 320),
+        *(_TILE_WIDTH, _TILE_HEIGHT, 332, 334, _EXTRA, _FORMAT, 347),
+        *(529, 530, 531, 532, 50674),
+    ]
+)
 # Bits of NewSubfileType: a smaller copy of another page, or its mask.
 _NO_FRAME = 0b101
 _SMALLER_COPY = 2  # of the old SubfileType
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tag:
     """A value of a page, not yet read: its type, how many there are, and where."""
 
@@ -55,7 +67,7 @@ class Tag:
         return self.count * _TYPES.get(self.kind, ("u1", 1))[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TiffPage:
     """One page of a TIFF.
 
@@ -84,7 +96,7 @@ class TiffPage:
 
 
 class TiffFile:
-    """The directory of a TIFF.
+    """The directory of a TIFF; that of the last file of several pages is kept for its next frame.
 
     Args:
         file: open for reading; it is left anywhere.
@@ -99,6 +111,8 @@ class TiffFile:
         UserError: the chain of pages or a tag is damaged, or leads nowhere.
     """
 
+    _last: ClassVar[tuple[object, tuple[TiffPage, ...]]] = (None, ())
+
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
         self._path = path
@@ -110,13 +124,74 @@ class TiffFile:
         self._offset, self._count = ("Q", "Q") if self._is_big else ("I", "H")
         self._entry = struct.Struct(self._order + "HH" + self._offset * 2)
         self._link = struct.calcsize("=" + self._offset)
-        self._tags: dict[int, dict[int, Tag]] = {}
-        pages = [(self._page(*page), self._is_frame(page[2])) for page in self._chain()]
-        if not pages:
-            raise undecodable(path, "it has no page")
-        self.frames = [page for page, is_frame in pages if is_frame] or [pages[0][0]]
+        identity = _identity(file)
+        kept, self.frames = TiffFile._last
+        if identity is None or kept != identity:
+            self.frames = self._frames()
+            if len(self.frames) > 1:
+                TiffFile._last = (identity, self.frames)
 
-    def relinked(self, page: TiffPage) -> bytes:
+    def page_alone(self, page: TiffPage, *, with_pixels: bool = True) -> bytes | bytearray:
+        """Return a page as a TIFF of its own, with the tags that decoding needs and no others.
+
+        Args:
+            page: of this file.
+            with_pixels: else the directory alone, for those who only open it.
+        """
+        tags = self._tags_at(page.offset)
+        pixels, lengths = (_TILES, _TILE_BYTES) if _TILES in tags else (_STRIPS, _STRIP_BYTES)
+        if self._one(tags, _COMPRESSION, 1) == _OLD_JPEG or lengths not in tags:
+            return self._relinked(page)  # further parts of the file, or parts of unknown length
+        kept = {code: tags[code] for code in _DECODED & tags.keys()}
+        values = {
+            code: (tag.kind, tag.count, self._at(tag.position, tag.size))
+            for code, tag in kept.items()
+        }
+        offsets = self._values(tags, pixels)
+        sizes = self._values(tags, lengths)[: len(offsets)]
+        offsets = offsets[: len(sizes)]
+        # A part that is cut off ends with the file: what follows it here is another part.
+        left = [max(0, self.size - int(offset)) for offset in offsets]
+        sizes = [min(int(size), rest) for size, rest in zip(sizes, left, strict=True)]
+        kind, code = (16, "Q") if self._is_big else (4, "I")
+        layout = f"{self._order}{len(sizes)}{code}"
+        values[lengths] = (kind, len(sizes), struct.pack(layout, *sizes))
+        values[pixels] = (kind, len(sizes), bytes(struct.calcsize(layout)))
+        head = self._directory(values)
+        ends = np.cumsum([len(head), *sizes])
+        values[pixels] = (kind, len(sizes), struct.pack(layout, *ends[:-1].tolist()))
+        head = self._directory(values)
+        if not with_pixels:
+            return head
+        data = bytearray(int(ends[-1]))
+        data[: len(head)] = head
+        parts = memoryview(data)
+        for offset, start, size in zip(offsets, ends, sizes, strict=False):
+            self._file.seek(int(offset))
+            self._file.readinto(parts[start : start + size])  # type: ignore[attr-defined]
+        return data
+
+    def _directory(self, values: dict[int, tuple[int, int, bytes]]) -> bytes:
+        """Return the start of a TIFF of one page with these tags: type, count and bytes of each."""
+        first = 2 * self._link
+        start = self._order.encode().translate(bytes.maketrans(b"<>", b"IM")) * 2
+        start += struct.pack(self._order + "H", _BIG_TIFF if self._is_big else 42)
+        start += struct.pack(self._order + "HH", self._link, 0) if self._is_big else b""
+        start += struct.pack(self._order + self._offset, first)
+        entries = struct.pack(self._order + self._count, len(values))
+        behind = first + len(entries) + self._entry.size * len(values) + self._link
+        outside = b""
+        for code, (kind, count, content) in sorted(values.items()):
+            head = struct.pack(self._order + "HH" + self._offset, code, kind, count)
+            if len(content) > self._link:
+                position = struct.pack(self._order + self._offset, behind + len(outside))
+                outside += content + bytes(len(content) % 2)
+            else:
+                position = content.ljust(self._link, b"\0")
+            entries += head + position
+        return start + entries + bytes(self._link) + outside
+
+    def _relinked(self, page: TiffPage) -> bytes:
         """Return the file as one that starts with a page, so that decoders take it for the first.
 
         Pages are a chain: the file's start says where the first lies, and each where the next does.
@@ -133,7 +208,7 @@ class TiffFile:
         Raises:
             UserError: more strips or tiles than the file can hold, or of more bytes.
         """
-        tags = self._tags[page.number]
+        tags = self._tags_at(page.offset)
         of_tags = sum(tag.size for tag in tags.values() if tag.size > self._link)
         if of_tags > self.size:
             raise self._damaged("its tags state more bytes than the file has")
@@ -161,9 +236,21 @@ class TiffFile:
             if stated > 2 * self.size:
                 raise self._damaged("its strips or tiles state more bytes than the file has")
 
-    def _chain(self) -> Iterator[tuple[int, int, dict[int, Tag]]]:
-        """Yield number, offset and tags of each page."""
-        count_size = struct.calcsize("=" + self._count)
+    def _frames(self) -> tuple[TiffPage, ...]:
+        """Return the pages that are images of their own; of none, the first."""
+        first, frames = None, []
+        for number, offset in self._chain():
+            tags = self._tags_at(offset)
+            page = self._page(number, offset, tags)
+            first = first or page
+            if self._is_frame(tags):
+                frames.append(page)
+        if first is None:
+            raise self._damaged("it has no page")
+        return tuple(frames or [first])
+
+    def _chain(self) -> Iterator[tuple[int, int]]:
+        """Yield number and offset of each page."""
         offset = self._number(self._link, self._offset)
         seen: set[int] = set()
         entry_bytes = 0
@@ -177,11 +264,14 @@ class TiffFile:
             entry_bytes += length
             if entry_bytes > self.size:
                 raise self._damaged("its pages state more tags than the file can hold")
-            start = offset + count_size
-            number = len(seen) - 1
-            self._tags[number] = self._entries(start, self._at(start, length))
-            yield number, offset, self._tags[number]
-            offset = self._number(start + length, self._offset)
+            yield len(seen) - 1, offset
+            behind = offset + struct.calcsize("=" + self._count) + length
+            offset = self._number(behind, self._offset)
+
+    def _tags_at(self, offset: int) -> dict[int, Tag]:
+        length = self._number(offset, self._count) * self._entry.size
+        start = offset + struct.calcsize("=" + self._count)
+        return self._entries(start, self._at(start, length))
 
     def _entries(self, start: int, block: bytes) -> dict[int, Tag]:
         tags: dict[int, Tag] = {}
@@ -246,3 +336,12 @@ class TiffFile:
 
     def _damaged(self, reason: str) -> Exception:
         return undecodable(self._path, reason)
+
+
+def _identity(file: BinaryIO) -> object:
+    """Return what tells an open file's content from any other; None where nothing does."""
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
