@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import tiny_options
+from conftest import CONFIGS, tiny_options
 from dicom_files import dicom_of
 from PIL import Image
 
 from ulga_d2 import get_cfg
-from ulga_d2.config import merge_options
+from ulga_d2.config import merge_config, merge_options
 from ulga_d2.data.formats.yolo import read_yolo_labels
 from ulga_d2.data.image import choose_frames, count_frames, image_size, read_image
 from ulga_d2.data.mapper import DetectionMapper
@@ -90,6 +90,8 @@ def test_a_frame_beyond_the_last_is_an_error_that_names_the_file(tmp_path):
 @pytest.mark.parametrize("value", ["-1", "1.5", "True", "first"])
 def test_impossible_frames_are_refused(value):
     cfg = get_cfg()
+    merge_config(cfg, str(CONFIGS / "brain_tumor_swin_ulga_nano.yaml"), ["INPUT.FRAME", "0"])
+    check_values(cfg)
     with pytest.raises(UserError, match=r"INPUT\.FRAME"):
         merge_options(cfg, ["INPUT.FRAME", value])
         check_values(cfg)

@@ -159,9 +159,11 @@ def from_stored(stored: StoredPixels, intensity: Intensity, name: str) -> np.nda
     return to_network(replace(stored, pixels=_without_alpha(stored.pixels)), intensity, name)
 
 
-def declared_limits(dtype: np.dtype) -> tuple[float, float] | None:
-    """Return the range of a pixel type; None of one that declares none."""
-    return (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype in _WITH_RANGE else None
+def declared_limits(dtype: np.dtype, spare: int = 0) -> tuple[float, float] | None:
+    """Return the range of a pixel type, of which `spare` bits are not used; None without one."""
+    if dtype not in _WITH_RANGE:
+        return None
+    return np.iinfo(dtype).min >> spare, np.iinfo(dtype).max >> spare
 
 
 def _read_matlab(path: str) -> StoredPixels:
@@ -203,9 +205,12 @@ def _read_tiff(file: BinaryIO, path: str, number: int) -> StoredPixels:
         if facts.mode == "RGB":
             pixels = pixels[:, :, :3]  # a fourth sample that the file does not call alpha
     _check_decoded(pixels, facts, False, path)
-    # Both decoders turn white-is-zero around where a sample has 8 bits or fewer, and there alone.
-    inverted = page.photometric == WHITE_IS_ZERO and page.bits > 8
-    return StoredPixels(_without_alpha(pixels), declared_limits(pixels.dtype), inverted)
+    inverted = page.photometric == WHITE_IS_ZERO
+    if inverted and page.bits <= 8:
+        pixels = ~pixels  # both decoders turn these around, and these alone
+    spare = 16 - page.bits if 8 < page.bits < 16 else 0
+    pixels = _without_alpha(pixels >> spare if spare else pixels, spare)
+    return StoredPixels(pixels, declared_limits(pixels.dtype, spare), inverted)
 
 
 def _needs_pillow(page: TiffPage, facts: ImageFacts) -> bool:
@@ -278,14 +283,17 @@ def _silence_opencv() -> Iterator[None]:
 _quiet_opencv = SharedSwitch(_silence_opencv)
 
 
-def _without_alpha(pixels: np.ndarray) -> np.ndarray:
-    """Composite RGBA on black: uint8 stays uint8, deeper pixels become float32."""
+def _without_alpha(pixels: np.ndarray, spare: int = 0) -> np.ndarray:
+    """Composite RGBA on black: uint8 stays uint8, deeper pixels become float32.
+
+    Of each sample, `spare` bits of its type are not used.
+    """
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels
     if pixels.dtype.kind == "f":
         return pixels[:, :, :3]  # no number means opaque
     height, width = pixels.shape[:2]
-    opaque = np.float32(np.iinfo(pixels.dtype).max)
+    opaque = np.float32(np.iinfo(pixels.dtype).max >> spare)
     is_byte = pixels.dtype == np.uint8
     composed = np.empty((height, width, 3), np.uint8 if is_byte else np.float32)
     step = max(1, _PART // width)

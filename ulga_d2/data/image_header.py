@@ -23,7 +23,7 @@ from .image_file import (
     undecodable,
 )
 from .shared_switch import SharedSwitch, quiet_warnings
-from .tiff import BLACK_IS_ZERO, FLOAT, RGB, UNSIGNED, WHITE_IS_ZERO, TiffFile, TiffPage
+from .tiff import BLACK_IS_ZERO, FLOAT, RGB, SIGNED, UNSIGNED, WHITE_IS_ZERO, TiffFile, TiffPage
 
 # All that Pillow may open: what is not named here is never handed to one of its many readers.
 PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -39,6 +39,13 @@ _BITS_OF_MODE = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}
 # Bytes that a pixel takes once decoded by Pillow or OpenCV; all others have three samples.
 _SAMPLES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1}
 _SAMPLES_WITH_FOUR = ("RGBA", "LA", "PA", "La", "CMYK", "RGBX", "RGBa")
+# Bits of a TIFF's samples that OpenCV reads, and what a SampleFormat is called.
+_READ_BITS = {
+    UNSIGNED: (10, 12, 14, 16, 32, 64),
+    SIGNED: (8, 16, 32, 64),
+    FLOAT: (32, 64),
+}
+_KINDS = {UNSIGNED: "unsigned", SIGNED: "signed", FLOAT: "floating-point"}
 # The scans of a progressive JPEG each pass over all of it; encoders write ten or so.
 MAX_SCANS = 100
 
@@ -213,8 +220,8 @@ def opencv_alone_reads(page: TiffPage) -> bool:
 
 def _deep_mode(page: TiffPage, path: str) -> str:
     """Return the mode as Pillow would name it."""
-    if page.sample_format > FLOAT or (page.sample_format == FLOAT and page.bits not in (32, 64)):
-        kind = "floating-point" if page.sample_format == FLOAT else "complex or undefined"
+    kind = _KINDS.get(page.sample_format, "complex or undefined")
+    if page.bits not in _READ_BITS.get(page.sample_format, ()):
         raise undecodable(
             path, f"its samples are {kind} numbers of {page.bits} bits, which are not read"
         )
