@@ -26,10 +26,12 @@ from .image_header import (
     choose_frame,
     image_facts,
     image_size,
+    is_tiff,
     open_with_pillow,
     opencv_alone_reads,
     own_pixel_limit,
     read_header,
+    tiff_facts,
 )
 from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
 from .png import essential_png
@@ -174,10 +176,9 @@ def _read_matlab(path: str) -> StoredPixels:
 
 
 def _read_picture(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
+    if is_tiff(file):
+        return _read_tiff(file, path, frame)
     facts = read_header(file, path)
-    number = choose_frame(path, facts.frames, frame)
-    if facts.format == "TIFF":
-        return _read_tiff(file, path, number)
     file.seek(0)
     data = file.read()
     reason = missing_end(data)
@@ -193,11 +194,11 @@ def _read_picture(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
     return StoredPixels(upright, declared_limits(pixels.dtype))
 
 
-def _read_tiff(file: BinaryIO, path: str, number: int) -> StoredPixels:
-    facts = read_header(file, path, number)
+def _read_tiff(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
     tiff = TiffFile(file, path)
-    page = tiff.frames[number]
-    data = tiff.relinked(page)
+    page = tiff.frames[choose_frame(path, len(tiff.frames), frame)]
+    facts = tiff_facts(tiff, page, path)
+    data = tiff.page_alone(page)
     if _needs_pillow(page, facts):
         pixels = _decode_with_pillow(data, path)
     else:

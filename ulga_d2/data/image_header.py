@@ -30,7 +30,7 @@ PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Their files hold animations, too.
 _ANIMATED = ("GIF", "PNG", "WEBP")
 _ORIENTATION = 0x0112
-_TIFF_STARTS = (b"II", b"MM")
+_TIFF_STARTS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
 # Where a PNG states the bits of a sample; its first chunk has a fixed place.
 _PNG_BITS = 24
 _JPEG_HEADER = 2**18  # bytes that nearly always reach the first scan
@@ -170,7 +170,7 @@ def read_header(file: BinaryIO, path: str, frame: int = 0) -> ImageFacts:
     file.seek(0)
     if kind_of(file) != PICTURE:
         raise undecodable(path, "no image format is recognized")
-    if file.read(2) in _TIFF_STARTS:
+    if is_tiff(file):
         tiff = TiffFile(file, path)
         check_frame(path, len(tiff.frames), frame)
         return tiff_facts(tiff, tiff.frames[frame if len(tiff.frames) > 1 else 0], path)
@@ -193,6 +193,12 @@ def read_header(file: BinaryIO, path: str, frame: int = 0) -> ImageFacts:
     return ImageFacts(height, width, image.mode, image.format or "", bits, orientation)
 
 
+def is_tiff(file: BinaryIO) -> bool:
+    """Tell whether a file is a TIFF."""
+    file.seek(0)
+    return file.read(4) in _TIFF_STARTS
+
+
 def tiff_facts(tiff: TiffFile, page: TiffPage, path: str) -> ImageFacts:
     """Return the facts of one page of a TIFF.
 
@@ -208,7 +214,7 @@ def tiff_facts(tiff: TiffFile, page: TiffPage, path: str) -> ImageFacts:
     if opencv_alone_reads(page):
         mode = _deep_mode(page, path)
     else:
-        mode = open_with_pillow(io.BytesIO(tiff.relinked(page)), path).mode
+        mode = open_with_pillow(io.BytesIO(tiff.header_alone(page)), path).mode
     return ImageFacts(height, width, mode, "TIFF", page.bits, frames=len(tiff.frames))
 
 

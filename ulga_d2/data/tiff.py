@@ -37,20 +37,22 @@ _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
 _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _EXTRA, _FORMAT = 277, 278, 284, 338, 339
 _STRIPS, _STRIP_BYTES = 273, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
-_COMPRESSION, _OLD_JPEG = 259, 6
-# What a decoder needs of a page besides its strips or tiles: sizes and kinds, the order of bits,
-# predictors, palettes, JPEG tables, inks and the weights of YCbCr.
+_COMPRESSION, _UNCOMPRESSED, _OLD_JPEG = 259, 1, 6
+_PARTS = frozenset([_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES])
+# What a decoder needs of a page besides where its strips or tiles are: sizes and kinds, the order
+# of bits, predictors, palettes, JPEG tables, inks and the weights of YCbCr.
 _DECODED = frozenset(
     [
         *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _ORIENTATION),
-        *(_SAMPLES, _ROWS_PER_STRIP, 282, 283, _PLANAR, 292, 293, 296, 317, 320),
-        *(_TILE_WIDTH, _TILE_HEIGHT, 332, 334, _EXTRA, _FORMAT, 347),
-        *(529, 530, 531, 532, 50674),
+        *(_SAMPLES, _ROWS_PER_STRIP, _PLANAR, 292, 293, 317, 320, _TILE_WIDTH, _TILE_HEIGHT),
+        *(332, 334, _EXTRA, _FORMAT, 347, 529, 530, 531, 532, 50674),
     ]
 )
 # Bits of NewSubfileType: a smaller copy of another page, or its mask.
 _NO_FRAME = 0b101
 _SMALLER_COPY = 2  # of the old SubfileType
+
+Content = tuple[int, int, bytes]  # type, count and bytes of a tag's values
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,65 +133,67 @@ class TiffFile:
             if len(self.frames) > 1:
                 TiffFile._last = (identity, self.frames)
 
-    def page_alone(self, page: TiffPage, *, with_pixels: bool = True) -> bytes | bytearray:
+    def header_alone(self, page: TiffPage) -> bytes:
+        """Return a page's directory as a TIFF without pixels, for who opens it and decodes none."""
+        tags = self._tags_at(page.offset)
+        return self._header(self._contents(tags, _DECODED | _PARTS))
+
+    def page_alone(self, page: TiffPage) -> bytes | bytearray:
         """Return a page as a TIFF of its own, with the tags that decoding needs and no others.
 
-        Args:
-            page: of this file.
-            with_pixels: else the directory alone, for those who only open it.
+        Only the page is read of the file, unless it is old or odd: decoders have rules of their
+        own for lengths that are wrong, and these look at the whole file.
         """
         tags = self._tags_at(page.offset)
-        pixels, lengths = (_TILES, _TILE_BYTES) if _TILES in tags else (_STRIPS, _STRIP_BYTES)
-        if self._one(tags, _COMPRESSION, 1) == _OLD_JPEG or lengths not in tags:
-            return self._relinked(page)  # further parts of the file, or parts of unknown length
-        kept = {code: tags[code] for code in _DECODED & tags.keys()}
-        values = {
-            code: (tag.kind, tag.count, self._at(tag.position, tag.size))
-            for code, tag in kept.items()
-        }
-        offsets = self._values(tags, pixels)
-        sizes = self._values(tags, lengths)[: len(offsets)]
-        offsets = offsets[: len(sizes)]
-        # A part that is cut off ends with the file: what follows it here is another part.
-        left = [max(0, self.size - int(offset)) for offset in offsets]
-        sizes = [min(int(size), rest) for size, rest in zip(sizes, left, strict=True)]
-        kind, code = (16, "Q") if self._is_big else (4, "I")
-        layout = f"{self._order}{len(sizes)}{code}"
-        values[lengths] = (kind, len(sizes), struct.pack(layout, *sizes))
-        values[pixels] = (kind, len(sizes), bytes(struct.calcsize(layout)))
-        head = self._directory(values)
-        ends = np.cumsum([len(head), *sizes])
-        values[pixels] = (kind, len(sizes), struct.pack(layout, *ends[:-1].tolist()))
-        head = self._directory(values)
-        if not with_pixels:
-            return head
-        data = bytearray(int(ends[-1]))
-        data[: len(head)] = head
-        parts = memoryview(data)
-        for offset, start, size in zip(offsets, ends, sizes, strict=False):
-            self._file.seek(int(offset))
-            self._file.readinto(parts[start : start + size])  # type: ignore[attr-defined]
+        places, lengths = (_TILES, _TILE_BYTES) if _TILES in tags else (_STRIPS, _STRIP_BYTES)
+        offsets, sizes = (self._values(tags, tag).astype(object) for tag in (places, lengths))
+        is_whole = (
+            len(offsets) == len(sizes) and all(sizes) and (offsets + sizes).max() <= self.size
+        )
+        if self._one(tags, _COMPRESSION, 1) == _UNCOMPRESSED:
+            pixels = page.height * page.width * page.samples * page.bits // 8
+            is_whole = is_whole and sum(sizes) >= pixels
+        if not is_whole or self._one(tags, _COMPRESSION, 1) == _OLD_JPEG:
+            return self._relinked(page)
+        contents = self._contents(tags, _DECODED)
+        kind, layout = (16, f"{len(sizes)}Q") if self._is_big else (4, f"{len(sizes)}I")
+        starts = np.cumsum([0, *sizes[:-1]], dtype=object)
+        for _ in range(2):  # where the pixels start is known once the header is written
+            for tag, numbers in ((places, starts), (lengths, sizes)):
+                contents[tag] = (kind, len(sizes), struct.pack(self._order + layout, *numbers))
+            data = bytearray(self._header(contents))
+            starts += len(data) - starts[0]
+        data += bytes(sum(sizes))
+        view = memoryview(data)
+        for offset, start, size in zip(offsets, starts, sizes, strict=True):
+            self._file.seek(offset)
+            self._file.readinto(view[start : start + size])  # type: ignore[attr-defined]
         return data
 
-    def _directory(self, values: dict[int, tuple[int, int, bytes]]) -> bytes:
-        """Return the start of a TIFF of one page with these tags: type, count and bytes of each."""
-        first = 2 * self._link
-        start = self._order.encode().translate(bytes.maketrans(b"<>", b"IM")) * 2
-        start += struct.pack(self._order + "H", _BIG_TIFF if self._is_big else 42)
-        start += struct.pack(self._order + "HH", self._link, 0) if self._is_big else b""
-        start += struct.pack(self._order + self._offset, first)
-        entries = struct.pack(self._order + self._count, len(values))
-        behind = first + len(entries) + self._entry.size * len(values) + self._link
+    def _contents(self, tags: dict[int, Tag], codes: frozenset[int]) -> dict[int, Content]:
+        return {
+            code: (tag.kind, tag.count, self._at(tag.position, tag.size))
+            for code, tag in tags.items()
+            if code in codes
+        }
+
+    def _header(self, contents: dict[int, Content]) -> bytes:
+        """Return the start of a TIFF of one page with these tags; no more than its pixels follow."""
+        order, first = self._order, 2 * self._link
+        version = (_BIG_TIFF, self._link, 0) if self._is_big else (42,)
+        data = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}{len(version)}H", *version)
+        data += struct.pack(order + self._offset, first)
+        data += struct.pack(order + self._count, len(contents))
+        behind = len(data) + self._entry.size * len(contents) + self._link
         outside = b""
-        for code, (kind, count, content) in sorted(values.items()):
-            head = struct.pack(self._order + "HH" + self._offset, code, kind, count)
+        for code, (kind, count, content) in sorted(contents.items()):
+            data += struct.pack(order + "HH" + self._offset, code, kind, count)
             if len(content) > self._link:
-                position = struct.pack(self._order + self._offset, behind + len(outside))
+                data += struct.pack(order + self._offset, behind + len(outside))
                 outside += content + bytes(len(content) % 2)
             else:
-                position = content.ljust(self._link, b"\0")
-            entries += head + position
-        return start + entries + bytes(self._link) + outside
+                data += content.ljust(self._link, b"\0")
+        return data + bytes(self._link) + outside
 
     def _relinked(self, page: TiffPage) -> bytes:
         """Return the file as one that starts with a page, so that decoders take it for the first.
