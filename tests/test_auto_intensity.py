@@ -372,7 +372,7 @@ def test_a_stated_intensity_wins_over_the_checkpoint(run):
 def test_pixels_that_are_not_finite_after_their_mapping_are_refused_by_name(tmp_path):
     stored = np.rint(frame(0, 100, 900)).astype(np.uint16)
     path = write_dicom(tmp_path / "a.dcm", stored, RescaleSlope="1e-320", RescaleIntercept="0")
-    message = r"a\.dcm cannot be decoded \(its RescaleSlope is 0, not finite, or too small"
+    message = r"a\.dcm cannot be decoded \(its RescaleSlope is too small to tell"
     with pytest.raises(UserError, match=message):
         read_image(str(path))
     with pytest.raises(UserError, match=message):

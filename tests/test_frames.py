@@ -16,6 +16,7 @@ from ulga_d2.data.mapper import DetectionMapper
 from ulga_d2.data.mapper import test_augmentations as evaluation_augmentations
 from ulga_d2.engine.datasets import load_run_data
 from ulga_d2.errors import UserError
+from ulga_d2.inference.inputs import open_input
 from ulga_d2.inference.preprocess import InferenceMapper, Preprocessing
 from ulga_d2.values import check_values
 
@@ -64,6 +65,14 @@ def test_a_stack_is_refused_in_training_and_evaluation_until_a_page_is_chosen(tm
     np.testing.assert_array_equal(shown.permute(1, 2, 0).numpy(), expected)
     views = InferenceMapper(Preprocessing(60))(data.test["stacks_val"][0])["views"]
     np.testing.assert_array_equal(views[0].image.permute(1, 2, 0).numpy(), expected)
+
+
+def test_prediction_takes_every_page_whatever_the_key(tmp_path):
+    path = write_stack(tmp_path / "a.tif")
+    found = list(open_input(path, Preprocessing(60)))
+    assert [image.source for image in found] == [f"{path}#{number:04d}" for number in range(5)]
+    for page, image in zip(PAGES, found, strict=True):
+        np.testing.assert_array_equal(image.read()[..., 0], page)
 
 
 def test_files_of_one_frame_take_no_notice_of_the_key(tmp_path):

@@ -25,7 +25,7 @@ from ..errors import UserError
 from .dicom_file import PIXELS, DicomFile
 from .dicom_tables import apply_tables, has_own_window, tables_of_frame
 from .image_file import check_size, jpeg_frame, undecodable
-from .image_header import check_scans, choose_frame
+from .image_header import check_frame, check_scans, choose_frame
 from .intensity import StoredPixels
 from .shared_switch import SharedSwitch, quiet_warnings
 
@@ -54,15 +54,20 @@ class DicomHeader:
     has_window: bool
 
 
-def dicom_header(file: BinaryIO, path: str) -> DicomHeader:
+def dicom_header(file: BinaryIO, path: str, frame: int = 0) -> DicomHeader:
     """Read a DICOM file's header; the pixels are not touched.
 
+    Args:
+        file: open for reading, at its start.
+        path: of the file, for messages.
+        frame: whose window is asked for, of several.
+
     Raises:
-        UserError: the file is damaged, holds no image, or too large a one.
+        UserError: the file is damaged, holds no image, too large a one, or no such frame.
     """
     with _silently(path, _DAMAGED):
         source = DicomFile(file, path)
-        return _header(source.header(), path, source.size)
+        return _header(source.header(), path, source.size, frame)
 
 
 def dicom_frames(file: BinaryIO, path: str) -> int:
@@ -190,8 +195,12 @@ def _pixel_bytes(dataset: Dataset) -> int:
     return sum(len(dataset[name].value or b"") for name in PIXELS if name in dataset)
 
 
-def _header(dataset: Dataset, path: str, file_bytes: int) -> DicomHeader:
-    with _silently(path, "truncated or no image: its header has no usable size or bit depth"):
+def _header(dataset: Dataset, path: str, file_bytes: int, frame: int = 0) -> DicomHeader:
+    reason = "truncated or no image: its header has no usable size or bit depth"
+    missing = [name for name in _NUMBERS if name not in dataset]
+    if missing:
+        raise undecodable(path, f"{reason}; it lacks {', '.join(missing)}")
+    with _silently(path, reason):
         rows, columns, samples, allocated = (int(dataset[name].value) for name in _NUMBERS)
         stored = int(dataset.get("BitsStored") or allocated)  # floating point has no such element
         frames = int(dataset.get("NumberOfFrames") or 1)
@@ -200,7 +209,10 @@ def _header(dataset: Dataset, path: str, file_bytes: int) -> DicomHeader:
             raise ValueError
         if not 0 < stored <= allocated <= 64:
             raise ValueError
-    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    check_frame(path, frames, frame)
+    photometric = str(dataset.get("PhotometricInterpretation") or "")
+    if not photometric:
+        raise undecodable(path, "its header lacks PhotometricInterpretation, which decoding needs")
     if photometric not in (*_GREY, _PALETTE, *_COLOUR):
         kinds = ", ".join((*_GREY, _PALETTE, *_COLOUR))
         raise undecodable(path, f"its photometric interpretation is none of {kinds}")
@@ -208,7 +220,8 @@ def _header(dataset: Dataset, path: str, file_bytes: int) -> DicomHeader:
         raise undecodable(path, f"{samples} samples a pixel do not suit {photometric}")
     needed = _bytes_per_pixel(dataset, allocated, photometric)
     check_size(path, rows, columns, needed, file_bytes)
-    has_window = photometric in _GREY and has_own_window(dataset, path)
+    chosen = frame if frames > 1 else 0
+    has_window = photometric in _GREY and has_own_window(dataset, chosen, path)
     return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric, has_window)
 
 

@@ -144,28 +144,34 @@ class DicomFile:
         dataset.add(DataElement(_PIXEL_TAG, vr, self._file))
         return dataset, found
 
-    def _read(self, read: Callable[[BinaryIO], Dataset]) -> Dataset:
+    def _read(self, read: Callable[[_Bounded], Dataset]) -> Dataset:
         self._file.seek(0)
-        dataset = read(self._bounded())
+        bounded = self._bounded()
+        try:
+            dataset = read(bounded)
+        except Exception:  # pydicom turns some of what a file raises into its own errors
+            bounded.check()
+            raise
         if self._meta.get("TransferSyntaxUID") is None:
             dataset.file_meta.TransferSyntaxUID = _syntax_as_found(dataset)
         return dataset
 
-    def _bounded(self) -> BinaryIO:
-        return _Bounded(self._file, self._path)  # type: ignore[return-value]
+    def _bounded(self) -> _Bounded:
+        return _Bounded(self._file, self._path)
 
     def _inflated(self, position: int) -> BinaryIO:
         """Return the file as if it had been written without deflating."""
         self._file.seek(position)
-        data = self._file.read()
         limit = max(MAX_DECODED_BYTES, MAX_EXPANSION * self.size)
         syntax = ExplicitVRLittleEndian.encode() + b"\0"
         inflated = io.BytesIO()
         inflated.write(_PREAMBLE + b"\x02\0\x10\0UI" + len(syntax).to_bytes(2, "little") + syntax)
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        while data and not inflater.eof:
+        while not inflater.eof:
+            data = inflater.unconsumed_tail or self._file.read(2**16)
+            if not data:
+                break
             inflated.write(inflater.decompress(data, 2**20))
-            data = inflater.unconsumed_tail
             if inflated.tell() > limit:
                 raise undecodable(self._path, f"it inflates to more than {limit:,} bytes")
         return inflated
@@ -192,9 +198,17 @@ class _Bounded:
             UserError: it was too often.
         """
         self._left -= 1
+        self.check()
+        return self._file.read(size)
+
+    def check(self) -> None:
+        """Refuse what was read too often.
+
+        Raises:
+            UserError: it was.
+        """
         if self._left < 0:
             raise undecodable(self._path, "it has too many DICOM elements")
-        return self._file.read(size)
 
 
 def check_sequence(dataset: Dataset, name: str, path: str) -> None:

@@ -7,16 +7,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from .dicom_file import SEQUENCES, TABLES, check_sequence
 from .image_file import undecodable
 
-_RESCALE = ("RescaleSlope", "RescaleIntercept")
-_WINDOW = ("WindowCenter", "WindowWidth", "VOILUTFunction")
+
+@dataclass(frozen=True)
+class _Macro:
+    """A sequence of functional groups, and what it replaces of the dataset.
+
+    Attributes:
+        sequence: in a functional group; its one item has the elements.
+        names: of the elements.
+        table: a sequence of the dataset that has the same purpose.
+        must_agree: a dataset that states other values itself is contradictory.
+    """
+
+    sequence: str
+    names: tuple[str, ...]
+    table: str
+    must_agree: bool
+
+
+_MACROS = (
+    _Macro(
+        "PixelValueTransformationSequence",
+        ("RescaleSlope", "RescaleIntercept"),
+        "ModalityLUTSequence",
+        must_agree=True,
+    ),
+    _Macro(
+        "FrameVOILUTSequence",
+        ("WindowCenter", "WindowWidth", "VOILUTFunction"),
+        "VOILUTSequence",
+        must_agree=False,
+    ),
+)
 # Rows are mapped in parts of about so many pixels, since each takes several float64 for a moment.
 _PART = 2**20
 # The ends of a rescaled range must differ by so much, as a share of the larger one.
@@ -28,54 +61,79 @@ Limits = tuple[float, float] | None
 def tables_of_frame(dataset: Dataset, frame: int, path: str) -> Dataset:
     """Return the elements of `TABLES` that count for a frame.
 
-    What its functional groups say replaces what the dataset says, and what they say of the frame
-    alone what they say of all.
+    What its functional groups say replaces what the dataset says.
 
     Raises:
-        UserError: a sequence is too large, or describes fewer frames.
+        UserError: a sequence is too large or describes another number of frames, a value cannot be
+            read, the functional groups describe other frames alone, or values contradict others.
     """
     for name in SEQUENCES:
         check_sequence(dataset, name, path)
     tables = Dataset()
     for name in TABLES:
-        if dataset.get(name) is not None:
-            tables[name] = dataset[name]
-    for group in _functional_groups(dataset, frame, path):
-        rescale = group.get("PixelValueTransformationSequence")
-        if rescale:
-            _replace(tables, rescale[0], _RESCALE, "ModalityLUTSequence")
-        window = group.get("FrameVOILUTSequence")
-        if window:
-            _replace(tables, window[0], _WINDOW, "VOILUTSequence")
+        _take(name, dataset, tables, path)
+    for macro in _MACROS:
+        _apply_macro(macro, dataset, frame, tables, path)
     return tables
 
 
-def _functional_groups(dataset: Dataset, frame: int, path: str) -> list[Dataset]:
-    shared = dataset.get("SharedFunctionalGroupsSequence")
-    each = dataset.get("PerFrameFunctionalGroupsSequence")
-    if each and frame >= len(each):
-        raise undecodable(
-            path, f"its functional groups describe {len(each):,} frames, and not frame {frame:,}"
-        )
-    return [*(shared[:1] if shared else []), *([each[frame]] if each else [])]
-
-
-def _replace(tables: Dataset, source: Dataset, names: tuple[str, ...], table: str) -> None:
-    for name in (*names, table):
-        if name in tables:
-            del tables[name]
-    for name in names:
+def _take(name: str, source: Dataset, tables: Dataset, path: str) -> None:
+    """Copy an element that has a value."""
+    try:
         if source.get(name) is not None:
             tables[name] = source[name]
+    except Exception:  # pydicom lets through whatever a damaged value causes
+        raise undecodable(path, f"its {name} cannot be read") from None
 
 
-def has_own_window(dataset: Dataset, path: str) -> bool:
-    """Tell whether a dataset states a VOI window or table, for its first frame at least.
+def _apply_macro(macro: _Macro, dataset: Dataset, frame: int, tables: Dataset, path: str) -> None:
+    """Replace what the dataset says by what its functional groups say, if they say anything."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or ()
+    each = dataset.get("PerFrameFunctionalGroupsSequence") or ()
+    is_of_frames = any(group.get(macro.sequence) for group in each)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if is_of_frames and len(each) != frames:
+        raise undecodable(
+            path,
+            f"its functional groups describe {len(each):,} frames, and its header states "
+            f"{frames:,}",
+        )
+    groups = [*shared[:1], *each[frame : frame + 1]]
+    found = [_stated(macro, group, path) for group in groups if group.get(macro.sequence)]
+    if not found and is_of_frames:
+        raise undecodable(
+            path, f"its functional groups lack {macro.sequence} of frame {frame:,} alone"
+        )
+    if not found:
+        return
+    replaced = Dataset({tag: tables[tag] for tag in tables.keys() if _is_of(macro, tables[tag])})
+    if macro.must_agree and replaced:
+        found.insert(0, replaced)
+    if any(other != found[-1] for other in found):
+        raise undecodable(path, f"it states {' and '.join(macro.names[:2])} twice, and differently")
+    for element in replaced:
+        del tables[element.tag]
+    tables.update(found[-1])
+
+
+def _is_of(macro: _Macro, element: DataElement) -> bool:
+    return element.keyword in (*macro.names, macro.table)
+
+
+def _stated(macro: _Macro, group: Dataset, path: str) -> Dataset:
+    found = Dataset()
+    for name in macro.names:
+        _take(name, group[macro.sequence][0], found, path)
+    return found
+
+
+def has_own_window(dataset: Dataset, frame: int, path: str) -> bool:
+    """Tell whether a dataset states a VOI window or table for a frame.
 
     Raises:
         UserError: see `tables_of_frame`.
     """
-    tables = tables_of_frame(dataset, 0, path)
+    tables = tables_of_frame(dataset, frame, path)
     return bool(tables.get("VOILUTSequence") or tables.get("WindowCenter") not in (None, ""))
 
 
@@ -98,22 +156,22 @@ def apply_tables(
         UserError: the rescaling or the window is none.
     """
     steps: list[Callable[[np.ndarray], np.ndarray]] = []
-    slope, intercept = tables.get("RescaleSlope"), tables.get("RescaleIntercept")
+    slope, intercept = _rescale(tables, path)
     if tables.get("ModalityLUTSequence"):
         steps.append(lambda part: apply_modality_lut(part, tables))
         limits = _table_limits(tables.ModalityLUTSequence[0])
-    elif slope is not None and intercept is not None and (slope, intercept) != (1, 0):
-        limits = _rescaled(limits, float(slope), float(intercept), path)
+    elif (slope, intercept) != (1, 0):
+        limits = _rescaled(limits, slope, intercept, path)
         steps.append(lambda part: apply_modality_lut(part, tables))
     if apply_voi and _has_voi_table(tables):
         steps.append(lambda part: apply_voi_lut(part, tables))
         limits = _table_limits(tables.VOILUTSequence[0])
     elif apply_voi and _has_window(tables, path):
         if limits is None:  # of floating point: what the window shows is the range
-            limits = _window_ends(tables)
+            limits = _window_ends(tables, path)
         else:
             # pydicom takes the ends of its output in the stored order.
-            turned = sum(limits) if (slope or 0) < 0 else None
+            turned = sum(limits) if slope < 0 else None
             steps.append(lambda part: _windowed(part, tables, turned))
     return _in_parts(pixels, steps), limits
 
@@ -140,16 +198,31 @@ def _windowed(part: np.ndarray, tables: Dataset, turned: float | None) -> np.nda
     return shown if turned is None else turned - shown
 
 
+def _rescale(tables: Dataset, path: str) -> tuple[float, float]:
+    """Return slope and intercept, 1 and 0 where there are none."""
+    slope, intercept = (
+        _number(tables, name, path) for name in ("RescaleSlope", "RescaleIntercept")
+    )
+    if slope is None and intercept is None:
+        return 1.0, 0.0
+    if slope is None or intercept is None:
+        raise undecodable(path, "it has only one of RescaleSlope and RescaleIntercept")
+    for name, value in (("RescaleSlope", slope), ("RescaleIntercept", intercept)):
+        if not math.isfinite(value):
+            raise undecodable(path, f"its {name} is not finite")
+    if slope == 0:
+        raise undecodable(path, "its RescaleSlope is 0, so all its pixels would be equal")
+    return slope, intercept
+
+
 def _rescaled(limits: Limits, slope: float, intercept: float, path: str) -> Limits:
     ends = sorted(end * slope + intercept for end in (limits or (0.0, 1.0)))
     largest = max(map(abs, ends))
-    # Also false of NaN, and of a slope too small for a number of 32 bits.
-    is_usable = ends[1] - ends[0] > max(largest * _MIN_SPREAD, float(np.finfo(np.float32).tiny))
-    if not (is_usable and largest < float(np.finfo(np.float32).max)):
-        raise undecodable(
-            path,
-            "its RescaleSlope is 0, not finite, or too small or large to tell its values apart",
-        )
+    if not largest < float(np.finfo(np.float32).max):
+        raise undecodable(path, "its RescaleSlope or RescaleIntercept is too large")
+    # A number of 32 bits must tell the values apart.
+    if not ends[1] - ends[0] > max(largest * _MIN_SPREAD, float(np.finfo(np.float32).tiny)):
+        raise undecodable(path, "its RescaleSlope is too small to tell its values apart")
     return None if limits is None else (ends[0], ends[1])
 
 
@@ -160,34 +233,38 @@ def _has_voi_table(tables: Dataset) -> bool:
 
 def _has_window(tables: Dataset, path: str) -> bool:
     """Tell whether there is a window; refuse one that shows nothing."""
-    center, width = (_first(tables.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    center, width = (_number(tables, name, path) for name in ("WindowCenter", "WindowWidth"))
     if center is None and width is None:
         return False
     fix = "INPUT.INTENSITY window or percentile reads it without"
     if center is None or width is None:
         raise undecodable(path, f"it has only one of WindowCenter and WindowWidth; {fix}")
+    for name, value in (("WindowCenter", center), ("WindowWidth", width)):
+        if not math.isfinite(value):
+            raise undecodable(path, f"its {name} is not finite; {fix}")
     is_linear = str(tables.get("VOILUTFunction") or "LINEAR").upper() == "LINEAR"
-    if not math.isfinite(center):
-        raise undecodable(path, f"its WindowCenter is not finite; {fix}")
-    if not (math.isfinite(width) and (width >= 1 if is_linear else width > 0)):
+    if width < 1 if is_linear else width <= 0:
         least = "at least 1" if is_linear else "above 0"
-        raise undecodable(path, f"its WindowWidth is 0, negative or not finite, not {least}; {fix}")
+        raise undecodable(path, f"its WindowWidth is {width:g}, and must be {least}; {fix}")
     return True
 
 
-def _window_ends(tables: Dataset) -> tuple[float, float]:
-    center, width = _first(tables.WindowCenter), _first(tables.WindowWidth)
+def _window_ends(tables: Dataset, path: str) -> tuple[float, float]:
+    center, width = (_number(tables, name, path) for name in ("WindowCenter", "WindowWidth"))
     return center - width / 2, center + width / 2
 
 
-def _first(value: object) -> float | None:
-    """Return the first of one or several numbers; None where there is none."""
+def _number(tables: Dataset, name: str, path: str) -> float | None:
+    """Return an element's number, or the first of several; None where there is none."""
+    value = tables.get(name)
+    if isinstance(value, MultiValue):
+        value = value[0] if value else None
     if value is None or value == "":
         return None
-    if isinstance(value, (str, int, float)):
+    try:
         return float(value)
-    values = list(value)  # type: ignore[call-overload]
-    return float(values[0]) if values else None
+    except (TypeError, ValueError):
+        raise undecodable(path, f"its {name} is no number") from None
 
 
 def _table_limits(table: Dataset) -> tuple[float, float]:

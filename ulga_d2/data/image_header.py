@@ -92,8 +92,7 @@ def image_facts(path: str, frame: int = 0) -> ImageFacts:
         if kind == DICOM:
             from .dicom import dicom_header
 
-            header = dicom_header(file, path)
-            check_frame(path, header.frames, frame)
+            header = dicom_header(file, path, frame)
             return ImageFacts(
                 header.height,
                 header.width,
