@@ -7,7 +7,6 @@ file here: the chain of pages, the values of tags, and the strips or tiles of th
 from __future__ import annotations
 
 import io
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import BinaryIO, ClassVar
 
 import numpy as np
 
-from .image_file import undecodable
+from .image_file import file_identity, undecodable
 
 # Values of SampleFormat.
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
@@ -126,7 +125,7 @@ class TiffFile:
         self._offset, self._count = ("Q", "Q") if self._is_big else ("I", "H")
         self._entry = struct.Struct(self._order + "HH" + self._offset * 2)
         self._link = struct.calcsize("=" + self._offset)
-        identity = _identity(file)
+        identity = file_identity(file)
         kept, self.frames = TiffFile._last
         if identity is None or kept != identity:
             self.frames = self._frames()
@@ -178,7 +177,7 @@ class TiffFile:
         }
 
     def _header(self, contents: dict[int, Content]) -> bytes:
-        """Return the start of a TIFF of one page with these tags; no more than its pixels follow."""
+        """Return the start of a TIFF of one page with these tags; its pixels follow."""
         order, first = self._order, 2 * self._link
         version = (_BIG_TIFF, self._link, 0) if self._is_big else (42,)
         data = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}{len(version)}H", *version)
@@ -340,12 +339,3 @@ class TiffFile:
 
     def _damaged(self, reason: str) -> Exception:
         return undecodable(self._path, reason)
-
-
-def _identity(file: BinaryIO) -> object:
-    """Return what tells an open file's content from any other; None where nothing does."""
-    try:
-        found = os.fstat(file.fileno())
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
