@@ -246,7 +246,7 @@ def _loop(length: int) -> bytes:
 # By name: how each file is written, and what the message about it says.
 HOSTILE: dict[str, tuple[bytes | Callable[[], bytes] | Callable[[Path], None], str]] = {
     "pixels.png": (lambda: png(60_000, 60_000, 1, 0), "more than the 200,000,000 that are decoded"),
-    "too_large.png": (lambda: black_png(5_100, 5_100, 16, 6), "bytes in memory"),
+    "too_large.png": (lambda: black_png(5_500, 5_500, 16, 6), "bytes in memory"),
     "ztxt.png": (
         lambda: small_png(png_chunk(b"zTXt", b"a\0\0" + zeros(400 * 2**20))),
         "Decompressed data too large|read",
@@ -394,18 +394,52 @@ HOSTILE: dict[str, tuple[bytes | Callable[[], bytes] | Callable[[Path], None], s
 # As large as the limits allow: what these take is what decoding takes at most.
 LARGEST: dict[str, Callable[[], bytes]] = {
     "rgb.png": lambda: black_png(10_000, 10_000, 8, 2),
-    "rgba.png": lambda: black_png(8_650, 8_650, 8, 6),
-    "rgb16.png": lambda: black_png(5_000, 5_000, 16, 2),
-    "rgba16.png": lambda: black_png(5_000, 5_000, 16, 6),
-    "grey16.png": lambda: black_png(5_000, 5_000, 16, 0),
-    "progressive.jpg": lambda: jpeg(5_770, 5_770, progressive=True),
+    "grey.png": lambda: black_png(13_200, 13_200, 8, 0),
+    "rgba.png": lambda: black_png(9_350, 9_350, 8, 6),
+    "rgb16.png": lambda: black_png(6_230, 6_230, 16, 2),
+    "rgba16.png": lambda: black_png(5_400, 5_400, 16, 6),
+    "grey16.png": lambda: black_png(7_070, 7_070, 16, 0),
+    "deflate16.tif": lambda: _large_tiff(),
+    "progressive.jpg": lambda: jpeg(8_365, 8_365, progressive=True),
     "baseline.jpg": lambda: jpeg(10_000, 10_000),
     "window.dcm": lambda: _large_dicom(),
+    "ybr.dcm": lambda: ybr_dicom(7_070, 7_070),
+    "progressive.dcm": lambda: ybr_dicom(7_070, 7_070, progressive=True),
 }
 
 
+def _large_tiff() -> bytes:
+    """16-bit grey in 100 strips that are one and the same."""
+    side, rows = 7_000, 70
+    strip = zlib.compress(bytes(2 * side * rows))
+    entries = grey_tiff(
+        side,
+        side,
+        bits=(258, 3, 1, 16),
+        compression=(259, 3, 1, 8),
+        strips=(273, 4, 100, 2000),
+        rows=(278, 4, 1, rows),
+        lengths=(279, 4, 100, 2400),
+    )
+    places = struct.pack("<100I", *(2800 + len(strip) * part for part in range(100)))
+    lengths = struct.pack("<I", len(strip)) * 100
+    return padded(tiff(entries), places + lengths + strip * 100)
+
+
+def ybr_dicom(width: int, height: int, *, progressive: bool = False) -> bytes:
+    return encapsulated(
+        JPEGBaseline8Bit,
+        jpeg(width, height, progressive=progressive),
+        Rows=height,
+        Columns=width,
+        SamplesPerPixel=3,
+        PlanarConfiguration=0,
+        PhotometricInterpretation="YBR_FULL_422",
+    )
+
+
 def _large_dicom() -> bytes:
-    pixels = np.zeros((5_000, 5_000), np.uint16)
+    pixels = np.zeros((5_400, 5_400), np.uint16)
     dataset = dicom_of(pixels, WindowCenter=40, WindowWidth=400, RescaleSlope=2, RescaleIntercept=1)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return written(dataset)

@@ -60,7 +60,7 @@ def test_sizes_that_would_fill_the_memory_are_refused_before_decoding(tmp_path, 
         read_image(str(inside))
     deflated = write_deflated_dicom(tmp_path / "zip.dcm", np.zeros((999, 999), np.uint8))
     assert read_image(str(deflated)).shape == (999, 999, 3)
-    monkeypatch.setattr(dicom_file, "MAX_DECODED_BYTES", 500_000)
+    monkeypatch.setattr(dicom_file, "MAX_INFLATED_BYTES", 500_000)
     for read in (read_image, image_size):
         with pytest.raises(UserError, match="inflates to more than 500,000 bytes"):
             read(str(deflated))

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_images import HOSTILE, LARGEST, write_all
+from hostile_images import HOSTILE, LARGEST, black_png, jpeg, write_all, ybr_dicom
+
+from ulga_d2.data.image_header import image_facts
 
 # Reads each file in one process; the peak of resident memory is set back before each.
 CHILD = """
@@ -18,14 +20,18 @@ import json, sys, time
 import ulga_d2.data.dicom, ulga_d2.data.formats.cheng
 from ulga_d2.data.image import read_image
 from ulga_d2.data.image_header import image_facts
+from ulga_d2.data.intensity import Intensity
 from ulga_d2.errors import UserError
+
+def stretched(path):
+    return read_image(path, Intensity("percentile", 1, 99))
 
 def resident(kind):
     lines = open("/proc/self/status")
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024
 
 for path in sys.argv[1:]:
-    for read in (image_facts, read_image):
+    for read in (image_facts, read_image, stretched):
         open("/proc/self/clear_refs", "w").write("5")
         before, start = resident("VmRSS"), time.perf_counter()
         try:
@@ -67,19 +73,34 @@ def outcomes(tmp_path_factory) -> dict[str, list[tuple[str, float, int]]]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_small_hostile_file_ends_in_its_message_within_limits(outcomes, name):
-    (_, *header), (message, *pixels) = outcomes[name]
+    (_, *header), (message, *pixels), (_, *again) = outcomes[name]
     assert re.search(HOSTILE[name][1], message)
     assert message == "read" or name in message
-    for seconds, used in (header, pixels):
+    for seconds, used in (header, pixels, again):
         assert seconds < SECONDS and used < MOST_BYTES
 
 
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_images_that_are_read_stay_within_limits(outcomes, name):
-    (_, *header), (message, *pixels) = outcomes[name]
+    (_, *header), (message, *pixels), (stretched, *again) = outcomes[name]
     assert message == "read"
     assert header[1] < 50_000_000
-    assert pixels[0] < SECONDS and pixels[1] < MOST_BYTES
+    assert stretched == "read" or "bytes in memory" in stretched
+    for seconds, used in (pixels, again):
+        assert seconds < SECONDS and used < MOST_BYTES
+
+
+def test_sizes_that_cameras_and_scanners_have_are_read(tmp_path):
+    sizes = {
+        "lesion.dcm": (ybr_dicom(6_000, 4_000), (4_000, 6_000)),
+        "photograph.jpg": (jpeg(7_000, 5_000, progressive=True), (5_000, 7_000)),
+        "plate.png": (black_png(6_500, 6_500, 16, 0), (6_500, 6_500)),
+        "large.jpg": (jpeg(10_000, 10_000), (10_000, 10_000)),
+    }
+    for name, (data, size) in sizes.items():
+        (tmp_path / name).write_bytes(data)
+        facts = image_facts(str(tmp_path / name))
+        assert (facts.height, facts.width) == size
 
 
 def test_nothing_but_the_messages_is_printed(outcomes):

@@ -10,33 +10,35 @@ import io
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
-from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels import apply_color_lut, convert_color_space, get_decoder
 from pydicom.pixels.utils import get_expected_length
-from pydicom.pixels.utils import pixel_array as decode
-from pydicom.uid import UID_dictionary
+from pydicom.uid import JPEG2000TransferSyntaxes, UID_dictionary
 
 from ..errors import UserError
-from .dicom_file import PIXELS, DicomFile
+from .dicom_file import PIXELS, SEQUENCES, DicomFile, PixelPlace, check_sequence
 from .dicom_tables import apply_tables, has_own_window, tables_of_frame
-from .image_file import check_size, jpeg_frame, undecodable
+from .image_file import check_size, file_identity, jpeg_frame, undecodable
 from .image_header import check_frame, check_scans, choose_frame
-from .intensity import StoredPixels
+from .intensity import StoredPixels, row_parts
 from .shared_switch import SharedSwitch, quiet_warnings
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
+_CONVERTED = ("YBR_FULL", "YBR_FULL_422")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _NUMBERS = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 _DAMAGED = "its DICOM elements are damaged"
 _CODECS = 'pip install "ulga_d2[dicom]"'
 _JPEG_START = b"\xff\xd8"
 _JPEG2000_START = b"\xff\x4f\xff\x51"
+# Of a file whose pixel data are kept in memory for its next frame.
+_MOST_KEPT_BYTES = 64 * 2**20
 _JP2_START = b"\0\0\0\x0cjP  "
 
 
@@ -78,12 +80,11 @@ def dicom_frames(file: BinaryIO, path: str) -> int:
             header states, or cannot be decoded.
     """
     with _silently(path, _DAMAGED):
-        source = DicomFile(file, path)
-        header = _header(source.header(), path, source.size)
-        if header.frames > 1:
-            dataset, found = _dataset_of_frame(source, header)
-            _check_frames(dataset, header, found, path)
-    return header.frames
+        opened = _Opened(file, path)
+        if opened.header.frames > 1:
+            dataset, found = opened.dataset()
+            _check_frames(dataset, opened.header, found, path)
+    return opened.header.frames
 
 
 def read_dicom(
@@ -109,11 +110,10 @@ def read_dicom(
             too large.
     """
     with _silently(path, _DAMAGED):
-        source = DicomFile(file, path)
-        header = _header(source.header(), path, source.size)
-        number = choose_frame(path, header.frames, frame)
-        dataset, found = _dataset_of_frame(source, header)
-        return _pixels(dataset, header, found, path, apply_voi, number)
+        opened = _Opened(file, path)
+        number = choose_frame(path, opened.header.frames, frame)
+        dataset, found = opened.dataset()
+        return _pixels(dataset, opened.header, found, path, apply_voi, number)
 
 
 def dicom_limits(file: BinaryIO, path: str, frame: int | None = None) -> tuple[float, float] | None:
@@ -164,7 +164,7 @@ def _pixels(
     if _check_readable(dataset, header, found, path):
         _check_compressed_size(dataset, header, path, frame)
     with _silently(path, f"its pixel data are damaged, or need another codec: {_CODECS}"):
-        pixels = decode(dataset, index=frame)
+        pixels = _decoded(dataset, frame)
     with _silently(path, "its lookup tables, rescale values, window or functional groups are bad"):
         if header.photometric in _GREY:
             return _grey(dataset, pixels, header, path, apply_voi, frame)
@@ -172,6 +172,16 @@ def _pixels(
             pixels = apply_color_lut(pixels, dataset)
             return StoredPixels(pixels, (0, np.iinfo(pixels.dtype).max))
         return StoredPixels(pixels, _stored_limits(dataset, header))
+
+
+def _decoded(dataset: Dataset, frame: int) -> np.ndarray:
+    """Return a frame's stored values; YBR as RGB, some rows at a time, since each become floats."""
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    pixels, found = decoder.as_array(dataset, index=frame, raw=True)
+    if str(found["photometric_interpretation"]) in _CONVERTED:
+        for rows in row_parts(pixels):
+            pixels[rows] = convert_color_space(pixels[rows], "YBR_FULL", "RGB")
+    return pixels
 
 
 @contextlib.contextmanager
@@ -201,15 +211,48 @@ def _silence_pydicom() -> Iterator[None]:
 _quiet_pydicom = SharedSwitch(_silence_pydicom)
 
 
-def _dataset_of_frame(source: DicomFile, header: DicomHeader) -> tuple[Dataset, int]:
-    """Return a dataset to decode one frame of, and how many bytes of pixel data it has."""
-    # Whether YBR_FULL_422 is subsampled as it should be, pydicom only checks in memory.
-    if header.frames > 1 and header.photometric != "YBR_FULL_422":
-        left_in_file = source.dataset_for_one_frame()
-        if left_in_file is not None:
-            return left_in_file
-    dataset = source.dataset()
-    return dataset, _pixel_bytes(dataset)
+class _Opened:
+    """The header of a DICOM file, and its elements once they are asked for.
+
+    Of the last file of several frames both are kept for its next frame: the elements of enhanced
+    files describe each frame, and take longer to read than a frame. Compressed pixel data are kept
+    with them up to `_MOST_KEPT_BYTES`.
+    """
+
+    _last: ClassVar[tuple[object, DicomHeader | None, Dataset | None, PixelPlace | None]] = (
+        *(None,) * 4,
+    )
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._source = None
+        self._identity = file_identity(file)
+        kept, header, self._elements, self._place = _Opened._last
+        if self._identity is None or kept != self._identity:
+            self._source = DicomFile(file, path)
+            header = _header(self._source.header(), path, self._source.size)
+        self.header = header
+
+    def dataset(self) -> tuple[Dataset, int]:
+        """Return a dataset to decode one frame of, and how many bytes of pixel data it has."""
+        if self._source is not None:
+            self._elements, self._place = self._read(self._source)
+        if self._place is not None:
+            return self._place.dataset(self._elements, self._file), self._place.size
+        return self._elements, _pixel_bytes(self._elements)
+
+    def _read(self, source: DicomFile) -> tuple[Dataset, PixelPlace | None]:
+        left = None
+        # Whether YBR_FULL_422 is subsampled as it should be, pydicom only checks in memory.
+        if self.header.frames > 1 and self.header.photometric != "YBR_FULL_422":
+            left = source.dataset_without_pixels()
+        elements, place = left or (source.dataset(), None)
+        if self.header.frames > 1 and (place or source.size <= _MOST_KEPT_BYTES):
+            for name in SEQUENCES:
+                check_sequence(elements, name, source.path)
+                elements.get(name)  # parsed here, once
+            _Opened._last = (self._identity, self.header, elements, place)
+        return elements, place
 
 
 def _pixel_bytes(dataset: Dataset) -> int:
@@ -247,13 +290,16 @@ def _header(dataset: Dataset, path: str, file_bytes: int, frame: int = 0) -> Dic
 
 
 def _bytes_per_pixel(dataset: Dataset, allocated: int, photometric: str) -> int:
-    """Return what a pixel takes: grey becomes float32, codecs and YBR have larger forms inside."""
+    """Return the bytes of a pixel in all forms that are in memory at once, where they are most.
+
+    Tables make float64 of grey pixels, of which percentiles take copies; JPEG 2000 has 32 bits a
+    sample inside. 8-bit color is as encoded, in Pillow's form, as bytes and as an array.
+    """
     syntax = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
-    if allocated > 32:
-        return 24
-    if photometric == "RGB" and allocated == 8 and syntax and not syntax.is_encapsulated:
-        return 3
-    return 12 if photometric in (*_GREY, "RGB") else 24
+    if allocated == 8 and photometric in _COLOUR and syntax not in JPEG2000TransferSyntaxes:
+        return 14
+    samples = 3 if photometric in _COLOUR else 1
+    return max(24, 2 * samples * allocated // 8 + 12)
 
 
 def _check_readable(dataset: Dataset, header: DicomHeader, found: int, path: str) -> bool:

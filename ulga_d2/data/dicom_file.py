@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import pydicom
@@ -24,7 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from .image_file import MAX_DECODED_BYTES, MAX_EXPANSION, undecodable
+from .image_file import MAX_EXPANSION, MAX_INFLATED_BYTES, undecodable
 
 HEADER = (
     "Rows",
@@ -87,6 +88,28 @@ MAX_ITEMS = 100_000
 _ITEM_MARKS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 
 
+@dataclass(frozen=True)
+class PixelPlace:
+    """Where a file has uncompressed pixel data: their VR, first byte and number of bytes."""
+
+    vr: str
+    position: int
+    size: int
+
+    def dataset(self, elements: Dataset, file: BinaryIO) -> Dataset:
+        """Return a dataset with these elements and the pixel data left in the file.
+
+        The element of the pixel data holds the file itself, which stands where they start, and
+        pydicom reads the one frame that it is asked for.
+        """
+        dataset = Dataset({tag: elements.get_item(tag) for tag in elements.keys()})
+        dataset.file_meta = elements.file_meta
+        dataset.set_original_encoding(*elements.original_encoding, None)
+        file.seek(self.position)
+        dataset.add(DataElement(_PIXEL_TAG, self.vr, file))
+        return dataset
+
+
 class DicomFile:
     """The elements of a DICOM file; a deflated one is inflated once.
 
@@ -95,6 +118,7 @@ class DicomFile:
         path: of the file, for messages.
 
     Attributes:
+        path: of the file, for messages.
         size: of the file as stored, in bytes.
 
     Raises:
@@ -102,14 +126,15 @@ class DicomFile:
     """
 
     def __init__(self, file: BinaryIO, path: str) -> None:
-        self._path = path
+        self.path = path
         self.size = file.seek(0, io.SEEK_END)
         self._file = file
         file.seek(0)
         bounded = self._bounded()
         read_preamble(bounded, force=True)
         self._meta = read_dataset(bounded, False, True, stop_when=_is_behind_meta)
-        if self._meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        self._is_deflated = self._meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+        if self._is_deflated:
             self._file = self._inflated(file.tell())
 
     def header(self) -> Dataset:
@@ -120,12 +145,13 @@ class DicomFile:
         """Return all elements that an image needs, its pixel data as well."""
         return self._read(lambda file: read_partial(file, None, None, True, _WANTED_TAGS))
 
-    def dataset_for_one_frame(self) -> tuple[Dataset, int] | None:
-        """Return the elements with the pixel data left in the file, and the bytes these have.
+    def dataset_without_pixels(self) -> tuple[Dataset, PixelPlace] | None:
+        """Return the elements but the pixel data, and where the file has these.
 
-        The element of the pixel data holds the file itself, which stands where they start, and
-        pydicom reads the one frame that it is asked for. None where the data are compressed.
+        None where they are compressed, or the file is.
         """
+        if self._is_deflated:
+            return None
         places = []
 
         def is_plain_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -139,10 +165,7 @@ class DicomFile:
         if not places or dataset.file_meta.TransferSyntaxUID not in _UNCOMPRESSED:
             return None
         vr, position, length = places[0]
-        found = min(length, self._file.seek(0, io.SEEK_END) - position)
-        self._file.seek(position)
-        dataset.add(DataElement(_PIXEL_TAG, vr, self._file))
-        return dataset, found
+        return dataset, PixelPlace(vr, position, min(length, self.size - position))
 
     def _read(self, read: Callable[[_Bounded], Dataset]) -> Dataset:
         self._file.seek(0)
@@ -157,12 +180,12 @@ class DicomFile:
         return dataset
 
     def _bounded(self) -> _Bounded:
-        return _Bounded(self._file, self._path)
+        return _Bounded(self._file, self.path)
 
     def _inflated(self, position: int) -> BinaryIO:
         """Return the file as if it had been written without deflating."""
         self._file.seek(position)
-        limit = max(MAX_DECODED_BYTES, MAX_EXPANSION * self.size)
+        limit = max(MAX_INFLATED_BYTES, MAX_EXPANSION * self.size)
         syntax = ExplicitVRLittleEndian.encode() + b"\0"
         inflated = io.BytesIO()
         inflated.write(_PREAMBLE + b"\x02\0\x10\0UI" + len(syntax).to_bytes(2, "little") + syntax)
@@ -173,7 +196,7 @@ class DicomFile:
                 break
             inflated.write(inflater.decompress(data, 2**20))
             if inflated.tell() > limit:
-                raise undecodable(self._path, f"it inflates to more than {limit:,} bytes")
+                raise undecodable(self.path, f"it inflates to more than {limit:,} bytes")
         return inflated
 
 

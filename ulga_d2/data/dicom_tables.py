@@ -17,6 +17,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from .dicom_file import SEQUENCES, TABLES, check_sequence
 from .image_file import undecodable
+from .intensity import row_parts
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,6 @@ _MACROS = (
         must_agree=False,
     ),
 )
-# Rows are mapped in parts of about so many pixels, since each takes several float64 for a moment.
-_PART = 2**20
 # The ends of a rescaled range must differ by so much, as a share of the larger one.
 _MIN_SPREAD = 1e-10
 
@@ -180,16 +179,14 @@ def _in_parts(pixels: np.ndarray, steps: list[Callable[[np.ndarray], np.ndarray]
     """Return the result of all steps, computed for some rows at a time."""
     if not steps:
         return pixels
-    height, width = pixels.shape
-    rows = max(1, _PART // width)
     result = None
-    for start in range(0, height, rows):
-        part = pixels[start : start + rows]
+    for rows in row_parts(pixels):
+        part = pixels[rows]
         for step in steps:
             part = step(part)
         if result is None:
             result = np.empty(pixels.shape, part.dtype)
-        result[start : start + rows] = part
+        result[rows] = part
     return result
 
 

@@ -26,12 +26,14 @@ from .image_header import (
     choose_frame,
     image_facts,
     image_size,
+    is_tiff,
     open_with_pillow,
     opencv_alone_reads,
     own_pixel_limit,
     read_header,
+    tiff_facts,
 )
-from .intensity import FULL_RANGE, Intensity, StoredPixels, to_network
+from .intensity import FULL_RANGE, Intensity, StoredPixels, row_parts, to_network
 from .png import essential_png
 from .shared_switch import SharedSwitch
 from .tiff import WHITE_IS_ZERO, TiffFile, TiffPage
@@ -52,8 +54,6 @@ _WITH_RANGE = (np.uint8, np.uint16, np.int8, np.int16)
 _MODES_WITH_RANGE = ("1", "L", "P", "I;16")
 # The formats that OpenCV decodes: it alone keeps the depth of 16 bits.
 _BY_OPENCV = ("PNG", "BMP", "WEBP")
-# Rows are converted in parts of about so many pixels, since each takes floats for a moment.
-_PART = 2**20
 
 
 def read_image(
@@ -201,10 +201,9 @@ def _read_matlab(path: str) -> StoredPixels:
 
 
 def _read_picture(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
+    if is_tiff(file):
+        return _read_tiff(file, path, frame)
     facts = read_header(file, path)
-    number = choose_frame(path, facts.frames, frame)
-    if facts.format == "TIFF":
-        return _read_tiff(file, path, number)
     file.seek(0)
     data = file.read()
     reason = missing_end(data)
@@ -220,11 +219,11 @@ def _read_picture(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
     return StoredPixels(upright, declared_limits(pixels.dtype))
 
 
-def _read_tiff(file: BinaryIO, path: str, number: int) -> StoredPixels:
-    facts = read_header(file, path, number)
+def _read_tiff(file: BinaryIO, path: str, frame: int | None) -> StoredPixels:
     tiff = TiffFile(file, path)
-    page = tiff.frames[number]
-    data = tiff.relinked(page)
+    page = tiff.frames[choose_frame(path, len(tiff.frames), frame)]
+    facts = tiff_facts(tiff, page, path)
+    data = tiff.page_alone(page)
     if _needs_pillow(page, facts):
         pixels = _decode_with_pillow(data, path)
     else:
@@ -271,7 +270,9 @@ def _decode_with_opencv(data: bytes, path: str) -> np.ndarray:
     if pixels.shape[2] not in (3, 4):
         raise undecodable(path, f"{pixels.shape[2]} samples a pixel are neither grey nor RGB")
     to_rgb = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return cv2.cvtColor(pixels, to_rgb)
+    for rows in row_parts(pixels):
+        pixels[rows] = cv2.cvtColor(pixels[rows], to_rgb)
+    return pixels
 
 
 def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
@@ -286,10 +287,9 @@ def _decode_with_pillow(data: bytes, path: str) -> np.ndarray:
                 mode = "RGBA" if image.has_transparency_data else "RGB"
             shape = (image.height, image.width, *((len(mode),) if mode != "L" else ()))
             pixels = np.empty(shape, np.uint8)
-            step = max(1, _PART // image.width)
-            for start in range(0, image.height, step):
-                rows = image.crop((0, start, image.width, min(start + step, image.height)))
-                pixels[start : start + step] = np.asarray(rows.convert(mode))
+            for rows in row_parts(pixels):
+                part = image.crop((0, rows.start, image.width, min(rows.stop, image.height)))
+                pixels[rows] = np.asarray(part.convert(mode))
     except Exception as error:  # damaged data raise anything
         raise undecodable(path, error) from None
     return pixels
@@ -323,11 +323,10 @@ def _without_alpha(pixels: np.ndarray, spare: int = 0) -> np.ndarray:
     opaque = np.float32(np.iinfo(pixels.dtype).max >> spare)
     is_byte = pixels.dtype == np.uint8
     composed = np.empty((height, width, 3), np.uint8 if is_byte else np.float32)
-    step = max(1, _PART // width)
-    for start in range(0, height, step):
-        part = pixels[start : start + step]
+    for rows in row_parts(pixels):
+        part = pixels[rows]
         shown = part[:, :, :3] * (part[:, :, 3:] / opaque)
-        composed[start : start + step] = np.rint(shown) if is_byte else shown
+        composed[rows] = np.rint(shown) if is_byte else shown
     return composed
 
 

@@ -13,9 +13,11 @@ from ..errors import UserError
 # Beyond these a file is refused before it is decoded: a small file can stand for a huge image.
 MAX_PIXELS = 200_000_000
 MAX_FILE_BYTES = 512 * 2**20
-# Bytes of an image in memory: 10,000 x 10,000 pixels as 8-bit RGB, 5,000 x 5,000 as float32 RGB.
-# Decoding needs two and a half times as much for a moment.
-MAX_DECODED_BYTES = 300_000_000
+# Bytes that reading an image takes at its peak, with all forms that are in memory at once: with
+# what the libraries take themselves, a process stays below 1.5 GB. The file's own bytes are extra.
+MAX_DECODED_BYTES = 700_000_000
+# Of parts that are inflated before they are decoded, since they are copied then.
+MAX_INFLATED_BYTES = 300_000_000
 # A large file may stand for more: so many times its own size. Photographs stay below.
 MAX_EXPANSION = 16
 
@@ -142,7 +144,8 @@ def check_size(
         path: of the file, for the message.
         height: in pixels.
         width: in pixels.
-        bytes_per_pixel: of the largest form that it takes on the way to the network.
+        bytes_per_pixel: of all forms together that are in memory at once on the way to the
+            network, where they are most.
         file_bytes: size of the file.
 
     Raises:
@@ -169,9 +172,20 @@ def check_float_size(path: str, height: int, width: int) -> None:
     Raises:
         UserError: naming the file and its size.
     """
-    if height * width * 12 > MAX_DECODED_BYTES:
+    stored, stretched = 3, 12
+    needed = stored + stretched
+    if height * width * needed > MAX_DECODED_BYTES:
         with open_image_file(path) as file:
-            check_size(path, height, width, 12, file.seek(0, os.SEEK_END))
+            check_size(path, height, width, needed, file.seek(0, os.SEEK_END))
+
+
+def file_identity(file: BinaryIO) -> object:
+    """Return what tells an open file's content from any other; None where nothing does."""
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def undecodable(path: str, reason: object) -> UserError:

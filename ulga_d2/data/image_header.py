@@ -30,15 +30,17 @@ PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Their files hold animations, too.
 _ANIMATED = ("GIF", "PNG", "WEBP")
 _ORIENTATION = 0x0112
-_TIFF_STARTS = (b"II", b"MM")
+_TIFF_STARTS = (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+")
 # Where a PNG states the bits of a sample; its first chunk has a fixed place.
 _PNG_BITS = 24
 _JPEG_HEADER = 2**18  # bytes that nearly always reach the first scan
 _JPEG_SCAN = b"\xff\xda"
 _BITS_OF_MODE = {"1": 1, "I;16": 16, "I;16B": 16, "I": 32, "F": 32}
-# Bytes that a pixel takes once decoded by Pillow or OpenCV; all others have three samples.
-_SAMPLES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 1, "I;16B": 1, "I": 1, "F": 1}
-_SAMPLES_WITH_FOUR = ("RGBA", "LA", "PA", "La", "CMYK", "RGBX", "RGBa")
+# Samples of a pixel as it is decoded; palettes may hold alpha. All other modes have three.
+_SAMPLES_OF_MODE = {
+    **dict.fromkeys(("1", "L", "I;16", "I;16B", "I", "F"), 1),
+    **dict.fromkeys(("P", "RGBA", "LA", "PA", "La", "CMYK", "RGBX", "RGBa"), 4),
+}
 # Bits of a TIFF's samples that OpenCV reads, and what a SampleFormat is called.
 _READ_BITS = {
     UNSIGNED: (10, 12, 14, 16, 32, 64),
@@ -169,7 +171,7 @@ def read_header(file: BinaryIO, path: str, frame: int = 0) -> ImageFacts:
     file.seek(0)
     if kind_of(file) != PICTURE:
         raise undecodable(path, "no image format is recognized")
-    if file.read(2) in _TIFF_STARTS:
+    if is_tiff(file):
         tiff = TiffFile(file, path)
         check_frame(path, len(tiff.frames), frame)
         return tiff_facts(tiff, tiff.frames[frame if len(tiff.frames) > 1 else 0], path)
@@ -182,7 +184,8 @@ def read_header(file: BinaryIO, path: str, frame: int = 0) -> ImageFacts:
             "files of their own"
         )
     bits = _bits(image, file)
-    needed = _bytes_per_pixel(image.mode, bits)
+    samples = _SAMPLES_OF_MODE.get(image.mode, 3)
+    needed = _peak_bytes(samples, bits, bits > 8)
     if image.format in ("JPEG", "MPO"):
         needed = max(needed, _jpeg_bytes(file, path))
     check_size(path, height, width, needed, file_bytes)
@@ -192,22 +195,29 @@ def read_header(file: BinaryIO, path: str, frame: int = 0) -> ImageFacts:
     return ImageFacts(height, width, image.mode, image.format or "", bits, orientation)
 
 
+def is_tiff(file: BinaryIO) -> bool:
+    """Tell whether a file is a TIFF."""
+    file.seek(0)
+    return file.read(4) in _TIFF_STARTS
+
+
 def tiff_facts(tiff: TiffFile, page: TiffPage, path: str) -> ImageFacts:
     """Return the facts of one page of a TIFF.
 
     Raises:
         UserError: it is too large, or its pixels are damaged or of a kind that nothing reads.
     """
-    stored = page.samples * max(1, page.bits // 8)
+    is_deep = page.bits > 8 or page.sample_format != UNSIGNED
     tiff.check_pixels(page)
-    check_size(path, page.height, page.width, max(stored, _network_bytes(page.bits)), tiff.size)
+    needed = _peak_bytes(page.samples, page.bits, is_deep)
+    check_size(path, page.height, page.width, needed, tiff.size)
     height, width = page.height, page.width
     if page.orientation >= 5:
         height, width = width, height
     if opencv_alone_reads(page):
         mode = _deep_mode(page, path)
     else:
-        mode = open_with_pillow(io.BytesIO(tiff.relinked(page)), path).mode
+        mode = open_with_pillow(io.BytesIO(tiff.header_alone(page)), path).mode
     return ImageFacts(height, width, mode, "TIFF", page.bits, frames=len(tiff.frames))
 
 
@@ -231,29 +241,31 @@ def _deep_mode(page: TiffPage, path: str) -> str:
     return "I;16" if page.bits <= 16 and page.sample_format == UNSIGNED else "I"
 
 
-def _network_bytes(bits: int) -> int:
-    """Return the bytes of three samples: as they are up to 8 bits, deeper ones as float32."""
-    if bits <= 8:
-        return 3
-    return 12 if bits <= 32 else 24
+def _peak_bytes(samples: int, bits: int, is_deep: bool) -> int:
+    """Return the bytes of a pixel in all forms that are in memory at once, where they are most.
 
-
-def _bytes_per_pixel(mode: str, bits: int) -> int:
-    samples = 4 if mode in _SAMPLES_WITH_FOUR else _SAMPLES_OF_MODE.get(mode, 3)
-    return max(samples * max(1, bits // 8), _network_bytes(bits))
+    Up to 8 bits that is Pillow's form, which has one or four samples, and a copy; grey is then
+    repeated. Deeper pixels become float32 RGB, of which alpha takes a second copy.
+    """
+    if not is_deep:
+        return {1: 4, 3: 7}.get(samples, max(8, 2 * samples))
+    return max(samples * max(1, bits // 8) + 12, 24 if samples == 4 else 0)
 
 
 def _jpeg_bytes(file: BinaryIO, path: str) -> int:
-    """Return the bytes per pixel of decoding a JPEG; all coefficients at once have 16 bits."""
+    """Return what a pixel takes in a JPEG of several scans, 0 of others.
+
+    All its coefficients are in memory, of 16 bits each, and Pillow's one or four samples.
+    """
     file.seek(0)
     data = file.read(_JPEG_HEADER)
     if not jpeg_frame(data).scan:
         data += file.read()
     frame = jpeg_frame(data)
     if not frame.is_buffered:
-        return frame.components
+        return 0
     check_scans(data + file.read(), frame, path)
-    return 3 * frame.components
+    return 2 * frame.components + (1 if frame.components == 1 else 4)
 
 
 def check_scans(data: bytes, frame: JpegFrame, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,9 @@ from ..errors import UserError
 # detectron2's unit of intensity: images are 0 (black) to this (white), and PIXEL_MEAN, PIXEL_STD
 # and all public weights are stated in it. Nothing else on the way from file to network knows it.
 PIXEL_MAX = 255.0
+
+# Pixels of a part of an image.
+_PART = 2**20
 
 KINDS = ("full", "window", "percentile")
 
@@ -106,21 +110,41 @@ def to_network(stored: StoredPixels, intensity: Intensity, path: str) -> np.ndar
             declared one, or a value is not finite, in the file or after the mapping.
     """
     pixels = stored.pixels
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+    if not all(_is_finite(pixels[rows]) for rows in row_parts(pixels)):
         raise not_finite(path)
     low, high = _bounds(stored, intensity, path)
     if pixels.dtype == np.uint8 and (low, high) == (0, PIXEL_MAX):
         mapped = np.uint8(PIXEL_MAX) - pixels if stored.inverted else pixels
-    else:
-        mapped = _spread(pixels, low, high, stored.inverted)
-        is_range = low >= high or math.isfinite(scale_of(low, high))
-        if not is_range or not np.isfinite(mapped).all():
-            raise not_finite(path, f" once {low:g} to {high:g} are spread over 0 to {PIXEL_MAX:g}")
-    if stored.padding is not None:
-        mapped[stored.padding] = 0
-    if mapped.ndim == 2:
-        mapped = cv2.cvtColor(mapped, cv2.COLOR_GRAY2RGB)
-    return np.ascontiguousarray(mapped)
+        if stored.padding is not None:
+            mapped[stored.padding] = 0
+        is_grey = mapped.ndim == 2
+        return cv2.cvtColor(mapped, cv2.COLOR_GRAY2RGB) if is_grey else np.ascontiguousarray(mapped)
+    if low < high and not math.isfinite(scale_of(low, high)):
+        raise _not_finite_once_spread(path, low, high)
+    mapped = np.empty((*pixels.shape[:2], 3), np.float32)
+    for rows in row_parts(pixels):
+        part = _spread(pixels[rows], low, high, stored.inverted)
+        if not _is_finite(part):
+            raise _not_finite_once_spread(path, low, high)
+        if stored.padding is not None:
+            part[stored.padding[rows]] = 0
+        mapped[rows] = part[..., None] if part.ndim == 2 else part
+    return mapped
+
+
+def row_parts(pixels: np.ndarray) -> Iterator[slice]:
+    """Yield rows of an image, a part of it at a time, since each may take floats for a moment."""
+    step = max(1, _PART // pixels.shape[1])
+    for start in range(0, len(pixels), step):
+        yield slice(start, start + step)
+
+
+def _is_finite(pixels: np.ndarray) -> bool:
+    return pixels.dtype.kind != "f" or bool(np.isfinite(pixels).all())
+
+
+def _not_finite_once_spread(path: str, low: float, high: float) -> UserError:
+    return not_finite(path, f" once {low:g} to {high:g} are spread over 0 to {PIXEL_MAX:g}")
 
 
 def not_finite(path: str, when: str = "") -> UserError:

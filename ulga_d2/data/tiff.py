@@ -10,11 +10,11 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 
-from .image_file import undecodable
+from .image_file import file_identity, undecodable
 
 # Values of SampleFormat.
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
@@ -36,12 +36,25 @@ _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 262, 274
 _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _EXTRA, _FORMAT = 277, 278, 284, 338, 339
 _STRIPS, _STRIP_BYTES = 273, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_COMPRESSION, _UNCOMPRESSED, _OLD_JPEG = 259, 1, 6
+_PARTS = frozenset([_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES])
+# What a decoder needs of a page besides where its strips or tiles are: sizes and kinds, the order
+# of bits, predictors, palettes, JPEG tables, inks and the weights of YCbCr.
+_DECODED = frozenset(
+    [
+        *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _ORIENTATION),
+        *(_SAMPLES, _ROWS_PER_STRIP, _PLANAR, 292, 293, 317, 320, _TILE_WIDTH, _TILE_HEIGHT),
+        *(332, 334, _EXTRA, _FORMAT, 347, 529, 530, 531, 532, 50674),
+    ]
+)
 # Bits of NewSubfileType: a smaller copy of another page, or its mask.
 _NO_FRAME = 0b101
 _SMALLER_COPY = 2  # of the old SubfileType
 
+Content = tuple[int, int, bytes]  # type, count and bytes of a tag's values
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Tag:
     """A value of a page, not yet read: its type, how many there are, and where."""
 
@@ -55,7 +68,7 @@ class Tag:
         return self.count * _TYPES.get(self.kind, ("u1", 1))[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TiffPage:
     """One page of a TIFF.
 
@@ -84,7 +97,7 @@ class TiffPage:
 
 
 class TiffFile:
-    """The directory of a TIFF.
+    """The directory of a TIFF; that of the last file of several pages is kept for its next frame.
 
     Args:
         file: open for reading; it is left anywhere.
@@ -99,6 +112,8 @@ class TiffFile:
         UserError: the chain of pages or a tag is damaged, or leads nowhere.
     """
 
+    _last: ClassVar[tuple[object, tuple[TiffPage, ...]]] = (None, ())
+
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
         self._path = path
@@ -110,13 +125,76 @@ class TiffFile:
         self._offset, self._count = ("Q", "Q") if self._is_big else ("I", "H")
         self._entry = struct.Struct(self._order + "HH" + self._offset * 2)
         self._link = struct.calcsize("=" + self._offset)
-        self._tags: dict[int, dict[int, Tag]] = {}
-        pages = [(self._page(*page), self._is_frame(page[2])) for page in self._chain()]
-        if not pages:
-            raise undecodable(path, "it has no page")
-        self.frames = [page for page, is_frame in pages if is_frame] or [pages[0][0]]
+        identity = file_identity(file)
+        kept, self.frames = TiffFile._last
+        if identity is None or kept != identity:
+            self.frames = self._frames()
+            if len(self.frames) > 1:
+                TiffFile._last = (identity, self.frames)
 
-    def relinked(self, page: TiffPage) -> bytes:
+    def header_alone(self, page: TiffPage) -> bytes:
+        """Return a page's directory as a TIFF without pixels, for who opens it and decodes none."""
+        tags = self._tags_at(page.offset)
+        return self._header(self._contents(tags, _DECODED | _PARTS))
+
+    def page_alone(self, page: TiffPage) -> bytes | bytearray:
+        """Return a page as a TIFF of its own, with the tags that decoding needs and no others.
+
+        Only the page is read of the file, unless it is old or odd: decoders have rules of their
+        own for lengths that are wrong, and these look at the whole file.
+        """
+        tags = self._tags_at(page.offset)
+        places, lengths = (_TILES, _TILE_BYTES) if _TILES in tags else (_STRIPS, _STRIP_BYTES)
+        offsets, sizes = (self._values(tags, tag).astype(object) for tag in (places, lengths))
+        is_whole = (
+            len(offsets) == len(sizes) and all(sizes) and (offsets + sizes).max() <= self.size
+        )
+        if self._one(tags, _COMPRESSION, 1) == _UNCOMPRESSED:
+            pixels = page.height * page.width * page.samples * page.bits // 8
+            is_whole = is_whole and sum(sizes) >= pixels
+        if not is_whole or self._one(tags, _COMPRESSION, 1) == _OLD_JPEG:
+            return self._relinked(page)
+        contents = self._contents(tags, _DECODED)
+        kind, layout = (16, f"{len(sizes)}Q") if self._is_big else (4, f"{len(sizes)}I")
+        starts = np.cumsum([0, *sizes[:-1]], dtype=object)
+        for _ in range(2):  # where the pixels start is known once the header is written
+            for tag, numbers in ((places, starts), (lengths, sizes)):
+                contents[tag] = (kind, len(sizes), struct.pack(self._order + layout, *numbers))
+            data = bytearray(self._header(contents))
+            starts += len(data) - starts[0]
+        data += bytes(sum(sizes))
+        view = memoryview(data)
+        for offset, start, size in zip(offsets, starts, sizes, strict=True):
+            self._file.seek(offset)
+            self._file.readinto(view[start : start + size])  # type: ignore[attr-defined]
+        return data
+
+    def _contents(self, tags: dict[int, Tag], codes: frozenset[int]) -> dict[int, Content]:
+        return {
+            code: (tag.kind, tag.count, self._at(tag.position, tag.size))
+            for code, tag in tags.items()
+            if code in codes
+        }
+
+    def _header(self, contents: dict[int, Content]) -> bytes:
+        """Return the start of a TIFF of one page with these tags; its pixels follow."""
+        order, first = self._order, 2 * self._link
+        version = (_BIG_TIFF, self._link, 0) if self._is_big else (42,)
+        data = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}{len(version)}H", *version)
+        data += struct.pack(order + self._offset, first)
+        data += struct.pack(order + self._count, len(contents))
+        behind = len(data) + self._entry.size * len(contents) + self._link
+        outside = b""
+        for code, (kind, count, content) in sorted(contents.items()):
+            data += struct.pack(order + "HH" + self._offset, code, kind, count)
+            if len(content) > self._link:
+                data += struct.pack(order + self._offset, behind + len(outside))
+                outside += content + bytes(len(content) % 2)
+            else:
+                data += content.ljust(self._link, b"\0")
+        return data + bytes(self._link) + outside
+
+    def _relinked(self, page: TiffPage) -> bytes:
         """Return the file as one that starts with a page, so that decoders take it for the first.
 
         Pages are a chain: the file's start says where the first lies, and each where the next does.
@@ -133,7 +211,7 @@ class TiffFile:
         Raises:
             UserError: more strips or tiles than the file can hold, or of more bytes.
         """
-        tags = self._tags[page.number]
+        tags = self._tags_at(page.offset)
         of_tags = sum(tag.size for tag in tags.values() if tag.size > self._link)
         if of_tags > self.size:
             raise self._damaged("its tags state more bytes than the file has")
@@ -161,9 +239,21 @@ class TiffFile:
             if stated > 2 * self.size:
                 raise self._damaged("its strips or tiles state more bytes than the file has")
 
-    def _chain(self) -> Iterator[tuple[int, int, dict[int, Tag]]]:
-        """Yield number, offset and tags of each page."""
-        count_size = struct.calcsize("=" + self._count)
+    def _frames(self) -> tuple[TiffPage, ...]:
+        """Return the pages that are images of their own; of none, the first."""
+        first, frames = None, []
+        for number, offset in self._chain():
+            tags = self._tags_at(offset)
+            page = self._page(number, offset, tags)
+            first = first or page
+            if self._is_frame(tags):
+                frames.append(page)
+        if first is None:
+            raise self._damaged("it has no page")
+        return tuple(frames or [first])
+
+    def _chain(self) -> Iterator[tuple[int, int]]:
+        """Yield number and offset of each page."""
         offset = self._number(self._link, self._offset)
         seen: set[int] = set()
         entry_bytes = 0
@@ -177,11 +267,14 @@ class TiffFile:
             entry_bytes += length
             if entry_bytes > self.size:
                 raise self._damaged("its pages state more tags than the file can hold")
-            start = offset + count_size
-            number = len(seen) - 1
-            self._tags[number] = self._entries(start, self._at(start, length))
-            yield number, offset, self._tags[number]
-            offset = self._number(start + length, self._offset)
+            yield len(seen) - 1, offset
+            behind = offset + struct.calcsize("=" + self._count) + length
+            offset = self._number(behind, self._offset)
+
+    def _tags_at(self, offset: int) -> dict[int, Tag]:
+        length = self._number(offset, self._count) * self._entry.size
+        start = offset + struct.calcsize("=" + self._count)
+        return self._entries(start, self._at(start, length))
 
     def _entries(self, start: int, block: bytes) -> dict[int, Tag]:
         tags: dict[int, Tag] = {}

@@ -22,7 +22,7 @@ import numpy as np
 from pycocotools import mask as run_lengths
 
 from ...errors import UserError
-from ..image_file import MAX_DECODED_BYTES, check_size, undecodable
+from ..image_file import MAX_INFLATED_BYTES, check_size, undecodable
 from ..progress import with_progress
 from ..record import Box, LoadedSplit, make_record
 from ..report import DataReport, Faults
@@ -233,8 +233,8 @@ def _shape(file: h5py.File, name: str, path: str) -> tuple[int, int]:
     width, height = found.shape
     if not (height and width):
         raise undecodable(path, f"its {name} is empty")
-    # As the network gets it: float32 of three samples; wider numbers have a larger form before.
-    needed = 12 if found.dtype.itemsize <= 4 else 24
+    # As read, turned, and as the network gets it: float32 of three samples.
+    needed = 2 * found.dtype.itemsize + 12
     check_size(path, height, width, needed, os.path.getsize(path))
     return height, width
 
@@ -267,13 +267,13 @@ def _check_chunks(found: h5py.Dataset, name: str, path: str) -> None:
     if not set(kinds) <= _FILTERS or kinds.count(h5py.h5z.FILTER_DEFLATE) > 1:
         raise undecodable(path, f"its {name} is packed by other filters than MATLAB's")
     expected = math.prod(found.chunks) * found.dtype.itemsize
-    if expected > MAX_DECODED_BYTES:
+    if expected > MAX_INFLATED_BYTES:
         raise undecodable(path, f"its {name} has chunks of {expected:,} bytes")
     if h5py.h5z.FILTER_DEFLATE not in kinds:
         return
     for number in range(found.id.get_num_chunks()):
         chunk = found.id.get_chunk_info(number)
-        if chunk.size * _MOST_DEFLATED <= MAX_DECODED_BYTES:
+        if chunk.size * _MOST_DEFLATED <= MAX_INFLATED_BYTES:
             continue
         _, data = found.id.read_direct_chunk(chunk.chunk_offset)
         inflater = zlib.decompressobj()
