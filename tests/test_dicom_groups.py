@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from dicom_files import dicom_of
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_rescale, apply_windowing
 from pydicom.sequence import Sequence
+from pydicom.uid import RLELossless
 
 from ulga_d2.data.image import count_frames, read_image
 from ulga_d2.data.image_header import image_facts
@@ -166,3 +169,37 @@ def test_a_frame_without_its_values_is_refused_where_it_is_asked_for(tmp_path):
     for read in (lambda: read_image(path, frame=2), lambda: image_facts(path, 2)):
         with pytest.raises(UserError, match=r"a\.dcm .*TransformationSequence of frame 2"):
             read()
+
+
+def calls(function) -> int:
+    """Return how many functions, of Python and of C, are called until this one is done."""
+    found = []
+    sys.setprofile(lambda frame, event, argument: found.append(event))
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return sum(event in ("call", "c_call") for event in found)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_frame_takes_as_much_work_in_a_file_of_many_as_of_few(tmp_path, compressed):
+    work = {}
+    intensity = Intensity("window", 0, 2600)
+    for count in (10, 400):
+        pixels = np.arange(count, dtype=np.uint8)[:, None, None] + FRAMES[0].astype(np.uint8)
+        dataset = dicom_of(pixels[0], NumberOfFrames=count)
+        dataset.PixelData = pixels.tobytes()
+        each = [group(rescale=(number + 1, 0)) for number in range(count)]
+        dataset.PerFrameFunctionalGroupsSequence = Sequence(each)
+        if compressed:
+            dataset.compress(RLELossless)
+        path = tmp_path / f"{count}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        assert count_frames(str(path)) == count
+        for number in (0, 9):
+            found = read_image(str(path), intensity, frame=number)[..., 0]
+            values = np.clip(pixels[number] * (number + 1.0), 0, 2600)
+            np.testing.assert_allclose(found, values * (255 / 2600), atol=1e-3)
+        work[count] = calls(lambda path=path: read_image(str(path), intensity, frame=9))
+    assert work[400] < (3 if compressed else 1.2) * work[10]
