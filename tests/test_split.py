@@ -223,5 +223,5 @@ def test_an_unwritable_cache_is_no_obstacle(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     image = next((write_yolo(tmp_path / "data", {"a": GOOD}) / "images").rglob("*.png"))
-    with cached_sizes(tmp_path / "data") as size_of:
+    with cached_sizes(tmp_path / "data", DataReport()) as size_of:
         assert size_of(str(image)) == (20, 40)

@@ -21,7 +21,7 @@ from .formats.images import ImageEntry, OutlinedBox, make_records
 from .formats.numbers import number_fault
 from .options import DEFAULT_OPTIONS, DatasetOptions
 from .record import LoadedSplit
-from .release import SAMPLE_FILE, compare_with_release, is_sample
+from .release import compare_with_release, is_sample
 from .report import DataReport, Faults
 from .split import SEED, hash_fraction, split_of
 
@@ -56,6 +56,8 @@ _ENTRY_HEADERS = (
     (*_ENTRY_START, "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"),
     (*_ENTRY_START, "OriginalImage[Width,Height]", "OriginalImagePixelSpacing[x,y]", "", ""),
 )
+# Beside the images a release holds tables, lists and papers.
+_DOCUMENTS = frozenset([".csv", ".json", ".pdf", ".txt"])
 _IMAGE_NAME = re.compile(r"(\d+)_\d+\.png", re.ASCII)
 
 
@@ -111,8 +113,8 @@ def _images_by_name(root: Path, report: DataReport) -> dict[str, Path]:
     images: dict[str, Path] = {}
     walk = walk_folder(root)
     pictures = [path for path in walk.files if _IMAGE_NAME.fullmatch(path.name)]
-    tables = [root / SAMPLE_FILE, *root.rglob(BOX_FILE), *root.rglob(ENTRY_FILES)]
-    walk.note_unread([*pictures, *tables], report)
+    documents = [path for path in walk.files if path.suffix.lower() in _DOCUMENTS]
+    walk.note_unread([*pictures, *documents], report)
     for path in pictures:
         if path.name in images:
             raise UserError(

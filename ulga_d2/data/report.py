@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import UserError, printable
 
+FRAMES = "files with several frames or pages"
 SHOWN_FAULTS = 5
 KEPT_PLACES = 20
 # What quotes a damaged file keeps its beginning and its end, where the cure stands.
@@ -79,7 +80,7 @@ class DataReport:
         """Count an image file if it has several frames or pages."""
         if frames > 1 and path not in self.frames:
             self.frames[path] = frames
-            self.note("files with several frames or pages", f"{path}, which has {frames:,}")
+            self.note(FRAMES, f"{path}, which has {frames:,}")
 
     def note(self, reason: str, place: str, count: int = 1) -> None:
         """Count what was mended or merely seen; the first places of each reason keep their name."""

@@ -15,6 +15,7 @@ import pydicom
 from PIL import Image
 
 from ..cod10k import SHARES as COD10K_SHARES
+from ..report import FRAMES
 from ..rsna_pneumonia import SHARES as RSNA_SHARES
 from ..rsna_pneumonia import UNLISTED
 from ..split import split_of
@@ -213,7 +214,9 @@ FILE_DEFECTS = {
     "second_copy": Defect(_second_copy, frozenset(["nih"])),
     "monochrome1": Defect(_dicom(_invert, Outcome(finding=MIXED_MODES)), frozenset(["rsna"])),
     "no_pixels": Defect(_dicom(_drop_pixels, Outcome(finding=UNDECODABLE)), frozenset(["rsna"])),
-    "two_frames": Defect(_dicom(_two_frames, Outcome(finding=UNDECODABLE)), frozenset(["rsna"])),
+    "two_frames": Defect(
+        _dicom(_two_frames, Outcome(reason=FRAMES, finding=UNDECODABLE)), frozenset(["rsna"])
+    ),
     "truncated_image": Defect(_cut_off, PICTURES | {"rsna", "cheng"}),
     "orphan_image": Defect(_orphan, YOLO | COD10K | {"rsna"}),
     "missing_image": Defect(_missing, PICTURES | {"rsna"}),
