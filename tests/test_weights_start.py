@@ -27,9 +27,14 @@ SOURCES = {
 ZERO = {"MODEL__ULGA__FUSE__ZERO_INIT": True}
 
 
+def class_names(number: int) -> list[str]:
+    return [f"class {index}" for index in range(number)]
+
+
 def model_from(backbone: str, variant: str, path: Path, **changes: object) -> nn.Module:
     """Return a detector as a training with MODEL.WEIGHTS starts with it."""
     cfg = public.config(backbone, variant, **changes)
+    cfg.DATASETS.CLASS_NAMES = class_names(cfg.MODEL.RETINANET.NUM_CLASSES)
     model = build_seeded_model(cfg).eval()
     start_from(cfg, model, read_initial(path))
     return model
@@ -51,7 +56,12 @@ def own_baseline(backbone: str, folder: Path) -> Path:
     model = model_from(backbone, "baseline", folder / "public.pth")
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.1)
-    state = {"model": model.state_dict(), "iteration": 3, "class_names": ["a"], "config": "{}"}
+    state = {
+        "model": model.state_dict(),
+        "iteration": 3,
+        "class_names": class_names(model.num_classes),
+        "config": "{}",
+    }
     return save_checkpoint(folder, "model_final.pth", state)
 
 
