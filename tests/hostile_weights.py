@@ -208,7 +208,8 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a header of lists": (
         ".safetensors", lambda: header("[" + "[]," * 2_000_000 + "[]]"), "damaged"),
     "a header with a tensor twice": (
-        ".safetensors", lambda: header("{" + ENTRY + ", " + ENTRY + "}", FOUR), "'a' twice"),
+        ".safetensors", lambda: header("{" + ENTRY + ", " + ENTRY + "}", FOUR),
+        "'a' stands twice"),
     "metadata twice": (
         ".safetensors",
         lambda: header('{"__metadata__": {}, "__metadata__": {}, ' + ENTRY + "}", FOUR),

@@ -341,7 +341,9 @@ def test_the_main_process_decides_for_all_ranks(tmp_path, monkeypatch):
     datasets.resolve_intensity(cfg, [])
     assert build_intensity(cfg) == Intensity("window", 3, 9)
     cfg = get_cfg()
-    monkeypatch.setattr(datasets.comm, "all_gather", lambda own: ["a.png is damaged", own])
+    monkeypatch.setattr(
+        datasets.comm, "all_gather", lambda own: [UserError("a.png is damaged"), own]
+    )
     with pytest.raises(UserError, match="a.png is damaged"):
         datasets.resolve_intensity(cfg, [])
 

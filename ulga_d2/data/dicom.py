@@ -22,7 +22,7 @@ from pydicom.uid import JPEG2000TransferSyntaxes, UID_dictionary
 
 from ..errors import UserError
 from .dicom_file import PIXELS, SEQUENCES, DicomFile, PixelPlace, check_sequence
-from .dicom_tables import apply_tables, has_own_window, tables_of_frame
+from .dicom_tables import apply_tables, described_by_frame, has_own_window, tables_of_frame
 from .image_file import check_size, file_identity, jpeg_frame, undecodable
 from .image_header import check_frame, check_scans, choose_frame
 from .intensity import StoredPixels, row_parts
@@ -44,7 +44,11 @@ _JP2_START = b"\0\0\0\x0cjP  "
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """The size and the pixel type that a DICOM header states, and whether it has a window."""
+    """The size and the pixel type that a DICOM header states, and whether it has a window.
+
+    Attributes:
+        described: what the functional groups of frames hold; see `described_by_frame`.
+    """
 
     height: int
     width: int
@@ -54,6 +58,7 @@ class DicomHeader:
     bits: int
     photometric: str
     has_window: bool
+    described: frozenset[str] = frozenset()
 
 
 def dicom_header(file: BinaryIO, path: str, frame: int = 0) -> DicomHeader:
@@ -132,7 +137,7 @@ def dicom_limits(file: BinaryIO, path: str, frame: int | None = None) -> tuple[f
         number = choose_frame(path, header.frames, frame)
         if header.photometric not in _GREY or header.bits > 16:
             return None
-        tables = tables_of_frame(dataset, number, path)
+        tables = tables_of_frame(dataset, number, path, header.described)
         limits, pixel = _limits_of_bits(dataset, header), np.zeros((1, 1), np.int16)
         return apply_tables(pixel, tables, limits, path, apply_voi=False)[1]
 
@@ -285,8 +290,14 @@ def _header(dataset: Dataset, path: str, file_bytes: int, frame: int = 0) -> Dic
     needed = _bytes_per_pixel(dataset, allocated, photometric)
     check_size(path, rows, columns, needed, file_bytes)
     chosen = frame if frames > 1 else 0
-    has_window = photometric in _GREY and has_own_window(dataset, chosen, path)
-    return DicomHeader(rows, columns, frames, samples, allocated, stored, photometric, has_window)
+    described: frozenset[str] = frozenset()
+    has_window = False
+    if photometric in _GREY:
+        described = described_by_frame(dataset, path)
+        has_window = has_own_window(dataset, chosen, path, described)
+    return DicomHeader(
+        rows, columns, frames, samples, allocated, stored, photometric, has_window, described
+    )
 
 
 def _bytes_per_pixel(dataset: Dataset, allocated: int, photometric: str) -> int:
@@ -387,7 +398,7 @@ def _grey(
     frame: int,
 ) -> StoredPixels:
     padding = None if apply_voi else _padding(dataset, pixels)
-    tables = tables_of_frame(dataset, frame, path)
+    tables = tables_of_frame(dataset, frame, path, header.described)
     limits = _stored_limits(dataset, header)
     pixels, limits = apply_tables(pixels, tables, limits, path, apply_voi=apply_voi)
     return StoredPixels(pixels, limits, header.photometric == "MONOCHROME1", padding)

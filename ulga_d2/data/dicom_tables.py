@@ -51,16 +51,35 @@ _MACROS = (
         must_agree=False,
     ),
 )
+_EACH = "PerFrameFunctionalGroupsSequence"
 # The ends of a rescaled range must differ by so much, as a share of the larger one.
 _MIN_SPREAD = 1e-10
 
 Limits = tuple[float, float] | None
 
 
-def tables_of_frame(dataset: Dataset, frame: int, path: str) -> Dataset:
+def described_by_frame(dataset: Dataset, path: str) -> frozenset[str]:
+    """Return the sequences of `_MACROS` that stand in the functional groups of any frame.
+
+    Raises:
+        UserError: the groups are too large.
+    """
+    check_sequence(dataset, _EACH, path)
+    each = dataset.get(_EACH) or ()
+    names = [macro.sequence for macro in _MACROS]
+    return frozenset(name for name in names if any(group.get(name) for group in each))
+
+
+def tables_of_frame(dataset: Dataset, frame: int, path: str, described: frozenset[str]) -> Dataset:
     """Return the elements of `TABLES` that count for a frame.
 
     What its functional groups say replaces what the dataset says.
+
+    Args:
+        dataset: of the file.
+        frame: its number, from 0.
+        path: of the file, for messages.
+        described: see `described_by_frame`, which looks at all frames.
 
     Raises:
         UserError: a sequence is too large or describes another number of frames, a value cannot be
@@ -72,7 +91,7 @@ def tables_of_frame(dataset: Dataset, frame: int, path: str) -> Dataset:
     for name in TABLES:
         _take(name, dataset, tables, path)
     for macro in _MACROS:
-        _apply_macro(macro, dataset, frame, tables, path)
+        _apply_macro(macro, dataset, frame, tables, path, macro.sequence in described)
     return tables
 
 
@@ -85,11 +104,12 @@ def _take(name: str, source: Dataset, tables: Dataset, path: str) -> None:
         raise undecodable(path, f"its {name} cannot be read") from None
 
 
-def _apply_macro(macro: _Macro, dataset: Dataset, frame: int, tables: Dataset, path: str) -> None:
+def _apply_macro(
+    macro: _Macro, dataset: Dataset, frame: int, tables: Dataset, path: str, is_of_frames: bool
+) -> None:
     """Replace what the dataset says by what its functional groups say, if they say anything."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or ()
-    each = dataset.get("PerFrameFunctionalGroupsSequence") or ()
-    is_of_frames = any(group.get(macro.sequence) for group in each)
+    each = dataset.get(_EACH) or ()
     frames = int(dataset.get("NumberOfFrames") or 1)
     if is_of_frames and len(each) != frames:
         raise undecodable(
@@ -126,13 +146,13 @@ def _stated(macro: _Macro, group: Dataset, path: str) -> Dataset:
     return found
 
 
-def has_own_window(dataset: Dataset, frame: int, path: str) -> bool:
+def has_own_window(dataset: Dataset, frame: int, path: str, described: frozenset[str]) -> bool:
     """Tell whether a dataset states a VOI window or table for a frame.
 
     Raises:
         UserError: see `tables_of_frame`.
     """
-    tables = tables_of_frame(dataset, frame, path)
+    tables = tables_of_frame(dataset, frame, path, described)
     return bool(tables.get("VOILUTSequence") or tables.get("WindowCenter") not in (None, ""))
 
 
