@@ -98,6 +98,18 @@ def same(ours: object, theirs: object) -> None:
         assert ours == theirs and type(ours) is type(theirs)
 
 
+@pytest.mark.parametrize("layout", ["sparse", "compressed", "meta"])
+def test_tensors_without_plain_values_are_not_taken_for_code(tmp_path, layout):
+    make = {
+        "sparse": lambda: torch.eye(3).to_sparse(),
+        "compressed": lambda: torch.eye(3).to_sparse_csr(),
+        "meta": lambda: torch.empty(3, device="meta"),
+    }[layout]
+    torch.save({"model": {"weight": make()}}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth holds a sparse, quantized or meta tensor"):
+        read_plain(tmp_path / "odd.pth")
+
+
 def test_tied_weights_stay_legal_and_are_written_out(tmp_path):
     import public_models
 

@@ -249,6 +249,15 @@ def test_a_finished_output_is_not_made_again(model, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"5", b'{"header": {}}', b"[" * 100_000])
+def test_a_damaged_state_of_a_complete_output_is_named(model, tmp_path, capsys, damage):
+    folder, out = write_images(tmp_path / "in", 2), tmp_path / "out"
+    assert predict(model, folder, "--out", out, "--save", "json") == 0
+    (out / STATE / "complete.json").write_bytes(damage)
+    said = refusal(capsys, model, folder, "--out", out, "--save", "json", "--resume")
+    assert "complete.json is damaged; give --overwrite" in said
+
+
 @pytest.mark.parametrize("is_complete", [True, False])
 def test_another_command_does_not_resume_an_output(model, tmp_path, capsys, is_complete):
     folder, out = write_images(tmp_path / "in", 3), tmp_path / "out"

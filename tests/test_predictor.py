@@ -17,6 +17,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from tests.conftest import CONFIGS, tiny_args
 from tests.dicom_files import dicom_of, write_dicom
@@ -462,6 +464,17 @@ def test_a_tiff_of_several_pages_gives_a_result_a_page_even_of_another_size(
     for one, page in zip(found.values(), pages, strict=True):
         page.save(tmp_path / "one.png")
         assert_same(one, predictor(tmp_path / "one.png"))
+
+
+def test_a_file_none_of_whose_frames_can_be_decoded_gives_one_fault(predictor, tmp_path):
+    dataset = dicom_of(pixels(0, 40, 56), NumberOfFrames=500)
+    dataset.PixelData = encapsulate([b"no frame"] * 500)
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.save_as(tmp_path / "many.dcm", enforce_file_format=True)
+    (found,) = predictor.stream([tmp_path / "many.dcm"])
+    assert found.detections is None
+    assert "its pixel data are damaged, or need another codec" in found.fault
 
 
 def write_video(path: Path, frames: int) -> Path:

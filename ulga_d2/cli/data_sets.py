@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
 from ..data.record import LoadedSplit
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -171,9 +170,8 @@ def load_one_split(what: str, opts: Sequence[str] = ()) -> LoadedSplit:
 
 
 def _unknown(name: str, known: Iterable[str]) -> UserError:
-    near = difflib.get_close_matches(name, known, n=1)
-    cure = f"did you mean {near[0]}?" if near else f"ours are {', '.join(LOADERS)}."
-    return UserError(f"unknown data set {name}; {cure} Or name a config or a YAML of your own set.")
+    near = did_you_mean(name, known, f"ours are {', '.join(LOADERS)}.")
+    return UserError(f"unknown data set {name}; {near} Or name a config or a YAML of your own set.")
 
 
 def _is_own(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import logging
 import os
@@ -11,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..terminal import escape_record, show
 from ..version import __version__
 
@@ -81,9 +80,8 @@ def _build_parser(command: str | None) -> tuple[argparse.ArgumentParser, ModuleT
 
 
 def _unknown_message(command: str) -> str:
-    near = difflib.get_close_matches(command, COMMANDS, n=1)
-    cure = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}."
-    return f"unknown command {command}; {cure}"
+    near = did_you_mean(command, COMMANDS, f"there are: {', '.join(COMMANDS)}.")
+    return f"unknown command {command}; {near}"
 
 
 def _fail(message: str, code: int = 2) -> int:

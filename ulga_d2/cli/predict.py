@@ -281,9 +281,10 @@ def _run_with_progress(predictor: Predictor, job: Job) -> int:
         def report(prediction: Prediction) -> None:
             nonlocal images
             images += prediction.detections is not None
-            if prediction.number not in seen:  # frames of one file count once
-                seen.add(prediction.number)
-                bar.update()
+            if prediction.number in seen:  # a frame: only the files can be counted before
+                bar.set_postfix_str(f"{images:,} images with all frames", refresh=False)
+            bar.update(prediction.number not in seen)
+            seen.add(prediction.number)
             if prediction.detections is None:
                 bar.write(f"skipped: {printable(prediction.fault)}", file=sys.stderr)
 

@@ -347,7 +347,7 @@ def _read_header(path: Path) -> dict[str, Any]:
         line = file.readline()
     try:
         return json.loads(line)["header"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise _incomplete(path) from None
 
 
@@ -491,11 +491,16 @@ def finished(out: Path, header: dict[str, Any]) -> Totals | None:
     path = out / STATE_FOLDER / COMPLETE
     if not path.is_file():
         return None
-    state = json.loads(path.read_text(encoding="utf-8"))
-    if state["header"] != header:
-        raise _other_job(out, state["header"], header)
-    skipped = tuple((item["file_name"], item["reason"]) for item in state["skipped"])
-    return Totals(state["images"], state["detections"], skipped)
+    try:
+        state = json.loads(path.read_bytes())
+        found = state["header"]
+        skipped = tuple((item["file_name"], item["reason"]) for item in state["skipped"])
+        totals = Totals(int(state["images"]), int(state["detections"]), skipped)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{path} is damaged; give --overwrite to predict anew") from None
+    if found != header:
+        raise _other_job(out, found, header)
+    return totals
 
 
 def find_parts(folders: Sequence[Path]) -> tuple[dict[str, Any], list[Path]]:
@@ -546,8 +551,12 @@ def _index(parts: Sequence[Path]) -> list[tuple[int, int, int, int]]:
             offset = file.tell()
             for line in iter(file.readline, b""):
                 if line.startswith(b'{"file"'):
-                    content = json.loads(line)
-                    index.append((content["file"], int(content["frame"] or 0), number, offset))
+                    try:
+                        content = json.loads(line)
+                        place = content["file"], int(content["frame"] or 0)
+                    except (ValueError, TypeError, KeyError, RecursionError):
+                        raise _incomplete(path) from None
+                    index.append((*place, number, offset))
                 offset = file.tell()
     return sorted(index)
 

@@ -126,9 +126,26 @@ def _of_file(path: str, preprocessing: Preprocessing, every: int) -> Iterator[Im
     if frames == 1:
         yield ImageInput(path, lambda: preprocessing.read(path))
         return
+    _check_any_frame(path, frames, preprocessing)
     for frame in range(frames):
         name = frame_name(path, frame)
         yield ImageInput(name, lambda frame=frame: preprocessing.read(path, frame))
+
+
+def _check_any_frame(path: str, frames: int, preprocessing: Preprocessing) -> None:
+    """Refuse a file as a whole, rather than each of its frames, where none can be decoded.
+
+    Raises:
+        UserError: neither the first frame nor the middle one nor the last can be.
+    """
+    faults = []
+    for frame in (0, frames // 2, frames - 1):
+        try:
+            preprocessing.read(path, frame)
+            return
+        except UserError as error:
+            faults.append(error)
+    raise faults[0]
 
 
 def _of_video(path: str, every: int) -> Iterator[ImageInput]:

@@ -30,6 +30,14 @@ def is_own(state: Any) -> bool:
     return isinstance(state, dict) and state.get("format") == FORMAT
 
 
+# What torch names in a pickle for tensors without plain values; none of it runs code.
+_ODD_TENSORS = (
+    "torch._utils._rebuild_sparse_tensor",
+    "torch._utils._rebuild_qtensor",
+    "torch._utils._rebuild_meta_tensor_no_storage",
+)
+
+
 def read_plain(path: str | Path) -> Any:
     """Read a .safetensors file, or what torch saved, onto the CPU; only plain data is admitted.
 
@@ -49,6 +57,11 @@ def read_plain(path: str | Path) -> Any:
     except UserError:
         raise
     except RefusedError as error:
+        if str(error).startswith(_ODD_TENSORS):
+            raise UserError(
+                f"checkpoint {path} holds a sparse, quantized or meta tensor; save all weights as "
+                "dense tensors of floating-point numbers"
+            ) from None
         raise UserError(_could_run(path, f"the Python object {error}")) from None
     except PickleError:
         raise UserError(_could_run(path, "a pickle of Python objects")) from None
