@@ -240,6 +240,14 @@ def test_the_sheet_is_a_picture_even_of_a_damaged_image(tmp_path, with_config):
     assert sheet.std() > 10
 
 
+@pytest.mark.parametrize("with_config", [False, True])
+def test_the_sheet_of_a_set_without_any_box_is_a_picture(tmp_path, with_config):
+    splits = {"train": split_of(tmp_path, range(3), boxes=())}
+    settings = Settings(anchors=ANCHORS if with_config else None)
+    sheet = check_sheet("set", check_splits(splits, settings), settings)
+    assert sheet.dtype == np.uint8 and sheet.shape[1:] == (1330, 3)
+
+
 def test_every_tick_label_of_the_sheet_is_light_and_no_name_is_a_formula(tmp_path, monkeypatch):
     figures = []
 

@@ -133,6 +133,7 @@ def test_via_splits_share_the_classes_of_both_files(tmp_path):
         ({"class_names": ["a", "a "]}, r"a class name stands twice"),
         ({"class_names": [1.5]}, r"class_names must be a list of names, in quotes"),
         ({"class_names": ["a\x07"]}, r"the class name 'a\\x07' holds control characters"),
+        ({"class_names": ["x" * 501]}, r"the class name 'x{20}'\.\.\. has 501 characters"),
         ({"voc_base": 2}, r"voc_base is '2'; write 1 where the first pixel is 1"),
         ({"voc_base": True}, r"voc_base is 'True'"),
         ({"patient": "("}, r"patient '\(' is no pattern"),

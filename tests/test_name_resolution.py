@@ -199,6 +199,13 @@ def test_a_name_that_leads_out_of_the_folder_to_a_file_is_a_fault(tmp_path):
     assert os.path.samefile(find(folder, "../images/a.png")[0], inside)
 
 
+def test_a_name_longer_than_any_path_is_missing_at_once(tmp_path):
+    touch(tmp_path / "a.png")
+    started = time.process_time()
+    assert find(tmp_path, "a/" * 500_000 + "a.png")[0].name == "a.png"
+    assert time.process_time() - started < 2
+
+
 def test_a_stem_needs_no_suffix_but_another_case_is_noted(tmp_path):
     path = touch(tmp_path / "a.dicom")
     found, report, _ = find(tmp_path, "a", is_stem=True)

@@ -87,16 +87,19 @@ def _draw_classes(axis: Axes, checkup: Checkup) -> None:
 
 
 def _draw_sizes(axis: Axes, checkup: Checkup, anchors: Anchors | None) -> None:
+    has_boxes = anchors is not None
     for number, (split, loaded) in enumerate(checkup.splits.items()):
         table = box_table(loaded.records, anchors.tiles if anchors else None)
         size = scaled_sizes(table, anchors.square_size) if anchors else table[:, 2:4] - table[:, :2]
+        has_boxes |= bool((size > 0).all(1).any())
         color = COLORS[number % len(COLORS)]
         axis.scatter(*size.T, s=6, alpha=0.3, color=color, linewidths=0, label=split)
     unit = f"pixels of the {anchors.square_size} px input" if anchors else "pixels"
     if anchors:
         widths, heights, _ = zip(*anchors.shapes(), strict=True)
         axis.scatter(widths, heights, s=30, marker="+", color=INK, linewidths=1, label="anchors")
-    axis.set(xscale="log", yscale="log")
+    if has_boxes:  # an axis without a value cannot be logarithmic
+        axis.set(xscale="log", yscale="log")
     axis.set_xlabel(f"width, {unit}", color=INK, fontsize=8)
     axis.set_ylabel("height", color=INK, fontsize=8)
     axis.set_title("box sizes", color=INK, fontsize=10)

@@ -14,15 +14,22 @@ from ..report import Faults
 _REFUSED_KINDS = frozenset(["Cc", "Cs", "Zl", "Zp"])
 # They turn the direction of what follows.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_LONGEST_NAME = 500  # characters
 
 
 def clean_class_name(name: str) -> str:
     """Return a class name without blanks around it.
 
     Raises:
-        ValueError: the name holds control characters, which terminals and pages would act on.
+        ValueError: the name is far too long, or holds control characters, which terminals and
+            pages would act on.
     """
     name = name.strip()
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"the class name {name[:20]!a}... has {len(name):,} characters, more than "
+            f"{_LONGEST_NAME}; rename it"
+        )
     if any(unicodedata.category(letter) in _REFUSED_KINDS for letter in name) or (
         _DIRECTIONS & set(name)
     ):
@@ -38,7 +45,7 @@ def clean_class_names(names: Iterable[str], source: Path) -> tuple[str, ...]:
         source: where they stand, for messages.
 
     Raises:
-        UserError: a name holds control characters.
+        UserError: a name is too long or holds control characters.
     """
     try:
         return tuple(map(clean_class_name, names))

@@ -49,6 +49,7 @@ SWAPPED = "image names whose suffix no file has resolved by the rest; are these 
 # So many suffixes of unread files are counted by name; the rest together.
 _SHOWN_SUFFIXES = 20
 _LONGEST_SUFFIX = 12
+_LONGEST_PATH = 4096
 # Names to compare with a missing one: so many before and after it in alphabetical order.
 _NEIGHBORS = 200
 
@@ -291,6 +292,8 @@ class ImageFolder:
                 so such a start is not worth a note.
         """
         path = self.folder / name
+        if len(name) > _LONGEST_PATH:
+            return path
         is_outside = not self._is_inside(name)
         if ".." in name and not is_outside:
             path = Path(os.path.abspath(path))  # a linked folder's parent is not where it leads
