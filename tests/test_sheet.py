@@ -13,7 +13,8 @@ from pycocotools import mask as run_lengths
 
 from ulga_d2.data import sheet
 from ulga_d2.data.sheet import annotated, contact_sheet, sample_of
-from ulga_d2.drawing.marks import MAX_COVER, WHITE, Mark, class_color, draw_marks
+from ulga_d2.drawing import marks as marks_of_drawing
+from ulga_d2.drawing.marks import MAX_COVER, MOST_TRIED, WHITE, Mark, class_color, draw_marks
 
 
 def record_of(path: Path, category: int | None, *, with_mask: bool = False) -> dict:
@@ -104,3 +105,15 @@ def test_labels_of_a_sheet_cover_no_other_label_and_little_of_the_image():
     boxes = draw_marks(canvas.copy(), [mark._replace(label="") for mark in marks], dashed=False)
     labelled = draw_marks(canvas.copy(), marks, dashed=False, max_cover=MAX_COVER)
     assert 0.02 < (boxes != labelled).any(axis=2).mean() <= MAX_COVER
+
+
+def test_the_labels_of_a_crowded_sheet_are_tried_for_the_first_boxes_alone(monkeypatch):
+    tried = []
+    place = marks_of_drawing._best_place
+    monkeypatch.setattr(
+        marks_of_drawing, "_best_place", lambda *given: tried.append(given) or place(*given)
+    )
+    marks = [Mark(np.array([1.0, 2.0, 30.0, 40.0]), f"c{n}", WHITE) for n in range(5000)]
+    canvas = np.zeros((320, 320, 3), np.uint8)
+    draw_marks(canvas, marks, dashed=False, max_cover=MAX_COVER)
+    assert len(tried) == MOST_TRIED

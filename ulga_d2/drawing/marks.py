@@ -38,6 +38,7 @@ LABEL_PAD = 3  # pixels of ground on both sides of a label's text
 DASH, GAP = 6, 4
 MANY = 20  # boxes on a picture from which labels leave room for it
 MAX_COVER = 0.15  # largest share of a picture under labels then
+MOST_TRIED = 200  # labels that are tried then: later ones rarely find room
 
 
 def class_color(category_id: int) -> Color:
@@ -111,16 +112,15 @@ def draw_marks(
         max_cover: None writes every label, if need be far from its box. A number is the largest
             share of the canvas that labels may cover. Then labels stand at an edge of their boxes,
             and a label is left out where it would cover another one; from the first that would
-            exceed that share on, there are none.
+            exceed that share on, and of all but the first `MOST_TRIED`, there are none.
     """
     for mark in reversed(marks):
         draw_box(canvas, mark.box, mark.color, dashed=dashed, line=line)
     boxes = np.array([mark.box for mark in marks], float).reshape(-1, 4)
     labels: list[Rectangle] = []
+    labeled = [mark for mark in marks if mark.label]
     room = canvas.shape[0] * canvas.shape[1] * (1.0 if max_cover is None else max_cover)
-    for mark in marks:
-        if not mark.label:
-            continue
+    for mark in labeled if max_cover is None else labeled[:MOST_TRIED]:
         text = shorten(mark.label, canvas.shape[1] - 2 * round(LABEL_PAD * scale), scale)
         places = _label_places(canvas, text, mark.box, scale, only_near=max_cover is not None)
         place, is_free = _best_place(places, mark.box, boxes, labels, scale)
