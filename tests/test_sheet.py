@@ -14,7 +14,16 @@ from pycocotools import mask as run_lengths
 from ulga_d2.data import sheet
 from ulga_d2.data.sheet import annotated, contact_sheet, sample_of
 from ulga_d2.drawing import marks as marks_of_drawing
-from ulga_d2.drawing.marks import MAX_COVER, MOST_TRIED, WHITE, Mark, class_color, draw_marks
+from ulga_d2.drawing.marks import (
+    MAX_COVER,
+    MOST_NAMED,
+    MOST_TRIED,
+    WHITE,
+    Mark,
+    class_color,
+    class_legend,
+    draw_marks,
+)
 
 
 def record_of(path: Path, category: int | None, *, with_mask: bool = False) -> dict:
@@ -117,3 +126,11 @@ def test_the_labels_of_a_crowded_sheet_are_tried_for_the_first_boxes_alone(monke
     canvas = np.zeros((320, 320, 3), np.uint8)
     draw_marks(canvas, marks, dashed=False, max_cover=MAX_COVER)
     assert len(tried) == MOST_TRIED
+
+
+def test_a_legend_of_thousands_of_classes_names_the_first_and_counts_the_rest():
+    names = [f"c{n}" for n in range(20_000)]
+    legend = class_legend(range(20_000), names)
+    assert [words for words, _ in legend][:3] == ["classes:", "c0", "c1"]
+    assert legend[-1][0] == f"and {20_000 - MOST_NAMED:,} more" and len(legend) == MOST_NAMED + 2
+    assert [words for words, _ in class_legend([2, 0, 2], names)] == ["classes:", "c0", "c2"]

@@ -17,6 +17,7 @@ from ..drawing.marks import (
     WHITE,
     Mark,
     class_color,
+    class_legend,
     draw_marks,
     draw_outline,
     needs_names,
@@ -51,10 +52,9 @@ def contact_sheet(
     Returns:
         an RGB picture (H, W, 3).
     """
-    shown = sorted({item["category_id"] for record in records for item in record["annotations"]})
-    legend = [(class_names[index], class_color(index)) for index in shown]
+    shown = (item["category_id"] for record in records for item in record["annotations"])
     images = grid([_cell(record, class_names, intensity) for record in records], COLUMNS)
-    words = header([[(title, WHITE)], [("classes:", WHITE), *legend]], images.shape[1])
+    words = header([[(title, WHITE)], class_legend(shown, class_names)], images.shape[1])
     return np.concatenate([words, images])
 
 

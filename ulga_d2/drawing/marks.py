@@ -6,7 +6,7 @@ pictures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -38,12 +38,26 @@ LABEL_PAD = 3  # pixels of ground on both sides of a label's text
 DASH, GAP = 6, 4
 MANY = 20  # boxes on a picture from which labels leave room for it
 MAX_COVER = 0.15  # largest share of a picture under labels then
+MOST_NAMED = 100  # classes of a legend
 MOST_TRIED = 200  # labels that are tried then: later ones rarely find room
 
 
 def class_color(category_id: int) -> Color:
     """Return the RGB colour of a class; colours repeat after seven classes."""
     return PALETTE[category_id % len(PALETTE)]
+
+
+def class_legend(shown: Iterable[int], class_names: Sequence[str]) -> list[tuple[str, Color]]:
+    """Return the phrases of a legend: the names of classes in their colors, of very many the first.
+
+    Args:
+        shown: category_ids on the picture.
+        class_names: by category_id.
+    """
+    indices = sorted(set(shown))
+    phrases = [(class_names[index], class_color(index)) for index in indices[:MOST_NAMED]]
+    left = len(indices) - len(phrases)
+    return [("classes:", WHITE), *phrases, *([(f"and {left:,} more", WHITE)] if left else [])]
 
 
 def needs_names(classes: int, boxes: int) -> bool:

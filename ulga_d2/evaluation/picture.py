@@ -17,6 +17,7 @@ from ..drawing.marks import (
     Color,
     Mark,
     class_color,
+    class_legend,
     draw_corners,
     draw_marks,
     needs_names,
@@ -68,8 +69,7 @@ def draw_predictions(
     title = _title(chosen, found, len(records), score_threshold)
     drawn = {box["category_id"] for record in chosen for box in record["annotations"]}
     drawn |= {p["category_id"] for of_image in found.values() for p in of_image}
-    legend = [(class_names[index], class_color(index)) for index in sorted(drawn)]
-    words = header([title, [("classes:", WHITE), *legend]], images.shape[1])
+    words = header([title, class_legend(drawn, class_names)], images.shape[1])
     write_atomically(path, png(np.concatenate([words, images])))
 
 
