@@ -1,4 +1,4 @@
-"""`--data PATH`: each kind of dataset recognized by its content, and trained on from one command."""
+"""`--data PATH`: each kind of dataset recognized by its content, and trained on at once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 from annotation_files import RECT, via_region, voc_file, voc_object
-from conftest import tiny_options
+from conftest import CONFIGS, TINY, tiny_options
 from data_files import GOOD, HEIGHT, WIDTH, write_image
 
 from ulga_d2.cli.main import main as ulga
+from ulga_d2.data.make_folds import grouping_of
+from ulga_d2.data.recognize import recognize
+from ulga_d2.engine.launch import add_arguments, run
+from ulga_d2.engine.own_data import MODELS
+from ulga_d2.errors import UserError
 
 NUMBER = {"train": 6, "val": 3}
 SPLITS = ("train", "val")
@@ -331,9 +336,8 @@ def test_a_run_is_resumed_with_its_own_data_and_no_other(tmp_path, capfd):
 
 
 def test_every_model_name_has_a_config_and_others_are_refused(tmp_path, capfd):
-    configs = Path(__file__).parent.parent / "configs"
     assert {f"custom_{model}" for model in MODELS} == {
-        path.stem for path in configs.glob("custom_*.yaml")
+        path.stem for path in CONFIGS.glob("custom_*.yaml")
     }
     path = yolo_yaml(tmp_path / "cells")
     assert ulga(["train", "--data", str(path), "--model", "swin_ulga_mini"]) == 2
