@@ -180,7 +180,7 @@ def test_a_custom_set_alone_means_its_train_and_val_splits(tmp_path, monkeypatch
     cfg = read_config(args)
     assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("mine_train",), ("mine_val",))
     args.opts = [*args.opts, "DATASETS.TEST", "('mine_train',)"]
-    assert read_config(args).DATASETS.TRAIN == ["ccellbio_train"]
+    assert read_config(args).DATASETS.TRAIN == ("ccellbio_train",)
     (tmp_path / "mine.yaml").write_text(OWN.replace("val:", "dev:"))
     args.opts = args.opts[:2]
     with pytest.raises(UserError, match=r"mine\.yaml has no split val; it has train, dev\. Name"):

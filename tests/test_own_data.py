@@ -241,6 +241,12 @@ def test_ambiguous_data_are_refused_with_the_candidates(tmp_path):
     assert recognize(tmp_path / "train" / "_annotations.coco.json").label == "COCO"
 
 
+def test_a_folder_called_data_gives_a_dataset_of_another_name(tmp_path):
+    yolo_yaml(tmp_path / "data")
+    assert train(tmp_path / "data", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "dataset" / "data_custom.yaml").is_file()
+
+
 def test_files_of_one_split_are_refused_with_their_names(tmp_path):
     coco_tree(tmp_path)
     write_text(tmp_path / "annotations" / "keypoints_train2017.json", coco("train"))
@@ -284,7 +290,7 @@ def test_a_folder_that_is_no_dataset_is_refused_with_what_is_missing(tmp_path, f
         ("nothing", None, r"--data .*nothing does not exist"),
         ("c.yaml", "SEED: 1\n", r"c\.yaml is no dataset; give a training config as --config-file"),
         ("a.json", "[]", r"a\.json is neither a COCO file"),
-        ("a.json", "{", r"a\.json is not valid JSON"),
+        ("a.json", "{", r"a\.json, line 1: not valid JSON"),
         ("a.csv", "a,b\n1,2\n", r"a\.csv: no column is 'image, x, y, width, height'"),
         ("a.doc", "a", r"a\.doc is no dataset; give its folder, or a YOLO data\.yaml"),
     ],
@@ -311,7 +317,7 @@ def test_a_validation_split_is_made_by_group_and_kept(tmp_path, monkeypatch, cap
     assert "images whose names differ in the last number alone stay together" in log
     folds = [json.loads((tmp_path / run / "dataset" / "folds.json").read_text()) for run in RUNS]
     assert folds[0] == folds[1]
-    assert folds[0]["fold_of"].keys() == {name[:3] for name in names}
+    assert folds[0]["fold_of"].keys() == {f"images/{name[:3]}" for name in names}
     held_out = {group for group, fold in folds[0]["fold_of"].items() if fold == 0}
     assert 0.1 * 15 <= len(held_out) <= 0.3 * 15
     count = 2 * len(held_out)
@@ -321,8 +327,10 @@ def test_a_validation_split_is_made_by_group_and_kept(tmp_path, monkeypatch, cap
     monkeypatch.chdir(root)
     again = ["--config-file", "../one/config.yaml", "--eval-only", "OUTPUT_DIR", "../three"]
     assert run([*again, "MODEL.WEIGHTS", "../one/model_final.pth"]) == 0
-    predicted = json.loads((tmp_path / "three" / "inference" / "dataset.json").read_text())
-    assert len(predicted["images"]) == count
+    assert f": {count} images (0 without boxes)" in (tmp_path / "three" / "log.txt").read_text()
+    capfd.readouterr()
+    assert ulga(["data", "check", "../one/config.yaml", "--headers"]) < 2
+    assert "cells_train" in (text := capfd.readouterr().out) and "cells_val" in text
 
 
 def test_a_run_is_resumed_with_its_own_data_and_no_other(tmp_path, capfd):

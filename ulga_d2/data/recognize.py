@@ -22,7 +22,13 @@ from .formats.csv_boxes import csv_class_names, csv_image_names, has_csv_classes
 from .formats.files import FolderFiles, walk_folder
 from .formats.json_file import read_json
 from .formats.text import read_text
-from .formats.ultralytics import DARKNET_SUFFIX, SPLITS, YoloDescription, is_ultralytics
+from .formats.ultralytics import (
+    DARKNET_SUFFIX,
+    GENERIC_NAMES,
+    SPLITS,
+    YoloDescription,
+    is_ultralytics,
+)
 from .formats.via import via_entries
 from .formats.yaml_file import read_yaml
 from .formats.yolo import class_names_of, holds_labels
@@ -199,13 +205,14 @@ def _of_file(path: Path) -> Recognized:
     if suffix in (*YAML_SUFFIXES, DARKNET_SUFFIX):
         return _described(path)
     splits = _with_siblings(path)
+    root = _common_folder(list(splits.values()))
     if suffix == ".json":
         kinds = {_json_kind(file) for file in splits.values()}
         if kinds <= {"COCO", "VIA"} and len(kinds) == 1:
-            return _of_annotations(kinds.pop(), path, splits, path.parent)
+            return _of_annotations(kinds.pop(), path, splits, root)
         raise UserError(f"--data {path} is {_json_fault(path)}")
     if suffix in (".csv", ".tsv"):
-        return _of_annotations("CSV", path, splits, path.parent)
+        return _of_annotations("CSV", path, splits, root)
     raise UserError(f"--data {path} is no dataset; give its folder, or {_ACCEPTED}")
 
 
@@ -238,7 +245,9 @@ def _described(path: Path) -> Recognized:
         root = os.path.abspath(own.root)
         sources = {split: list(map(os.path.abspath, found)) for split, found in sources.items()}
         content |= {"path": root, **sources, "names": list(own.class_names)}
-        return Recognized(own.name, "YOLO", content)
+        # The name is that of the file that is written, of which these would say nothing.
+        name = f"{own.name}_custom" if own.name.lower() in GENERIC_NAMES else own.name
+        return Recognized(name, "YOLO", content)
     content = read_yaml(path)
     content["root"] = os.path.abspath(path.parent / os.path.expanduser(content["root"]))
     return Recognized(own.name, f"{own.format.upper()} described by {path}", content)
@@ -354,7 +363,7 @@ def _of_annotations(kind: str, path: Path, splits: Mapping[str, Path], root: Pat
         if names and all(map(os.path.isabs, names)) and os.path.isfile(names[0]):
             continue
         folder = tree.images_folder(names, split)
-        if folder is None and file.parent == root:  # such as annotations/ beside images/
+        if folder is None and not tree.images:  # such as annotations/ beside images/
             tree = _Tree(root.parent, walk_folder(root.parent))
             folder = tree.images_folder(names, split)
         if folder is None:

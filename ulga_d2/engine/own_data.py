@@ -52,19 +52,20 @@ def prepare_data(args: argparse.Namespace) -> None:
     folder = _Folder(output_dir, found)
     folder.write_description()
     counts, class_names, folds_file = folder.load_counts()
-    args.notes = [_summary(args.data, found, counts, class_names), *found.notes]
+    args.notes = [_summary(args.data, found, counts, class_names)]
     if folds_file:
         args.notes.append(
             "the data have no validation split, so a part of the training images, chosen by a "
             f"hash of their names, becomes one; {folds_file} lists it"
         )
+    args.notes += found.notes
     options = {
         "DATASETS.CUSTOM": str(folder.description),
         "DATASETS.FOLDS_FILE": folds_file,
         "DATASETS.TRAIN": str((f"{found.name}_{TRAIN}",)),
         "DATASETS.TEST": str((f"{found.name}_{VAL}",)),
     }
-    args.opts = [*itertools.chain(*options.items()), *args.opts, "OUTPUT_DIR", str(output_dir)]
+    args.opts = [*itertools.chain(*options.items()), *args.opts]
 
 
 def _output_dir(args: argparse.Namespace, name: str) -> str:

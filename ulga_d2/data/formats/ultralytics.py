@@ -35,7 +35,7 @@ IGNORED = "keys of the description not used (nothing is downloaded or run)"
 LISTS = (".txt",)
 _USED = {*SPLITS, "path", "names", "nc", "kpt_shape", "patient"}
 # Names of descriptions that say nothing; the folder's name then is the dataset's.
-_GENERIC = {"data", "dataset", "obj"}
+GENERIC_NAMES = {"data", "dataset", "obj"}
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.-]+")
 _MOST_KEYPOINTS = 1000
 _MAX_NAMES_BYTES = 1_000_000  # of obj.names
@@ -296,7 +296,7 @@ def _existing(root: Path, text: str) -> Path | None:
 
 
 def _name(path: Path) -> str:
-    stem = path.stem if path.stem.lower() not in _GENERIC else path.absolute().parent.name
+    stem = path.stem if path.stem.lower() not in GENERIC_NAMES else path.absolute().parent.name
     return _FOREIGN.sub("_", stem).strip("_.") or "custom"
 
 
