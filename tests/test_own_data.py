@@ -218,7 +218,7 @@ def train(path: Path, out: Path, *words: str) -> int:
 def test_one_command_trains_on_each_kind_of_dataset(tmp_path, write, monkeypatch):
     path = write(tmp_path / "cells")
     monkeypatch.chdir(tmp_path)
-    assert train(path.relative_to(tmp_path), Path("run")) == 0
+    assert train(path.relative_to(tmp_path), tmp_path / "run") == 0
     label, names = KINDS[write]
     log = (tmp_path / "run" / "log.txt").read_text()
     assert f": {label}" in log
@@ -375,6 +375,26 @@ def test_a_classes_file_sets_the_order_of_a_csv_files_classes(tmp_path):
     found = recognize(tmp_path)
     assert found.content["class_names"] == ["ring", "dot"]
     assert found.notes[0] == f"classes in the order of {tmp_path}/classes.txt"
+
+
+def test_a_csv_column_that_names_the_split_is_reported_as_unused(tmp_path):
+    write_images(tmp_path, "train")
+    lines = csv("train").splitlines()
+    write_text(tmp_path / "a.csv", "\n".join(f"{line},Split" for line in lines))
+    assert "the column Split is not used" in recognize(tmp_path / "a.csv").notes[1]
+
+
+def test_a_folds_file_of_the_user_divides_the_data(tmp_path):
+    path = yolo_yaml(tmp_path / "cells")
+    words = ["--folds", "3", "--group", "image", "--out", str(tmp_path / "folds.json")]
+    assert ulga(["data", "split", str(path), *words]) == 0
+    fold_of = json.loads((tmp_path / "folds.json").read_text())["fold_of"]
+    out = tmp_path / "run"
+    changes = tiny_options(out, SOLVER__MAX_ITER=1, DATASETS__FOLDS_FILE=tmp_path / "folds.json")
+    assert ulga(["train", "--data", str(path), *changes]) == 0
+    log = (out / "log.txt").read_text()
+    assert f"DATASETS.FOLDS_FILE {tmp_path}/folds.json divides train and val anew" in log
+    assert re.search(rf"cells_val from .*: {list(fold_of.values()).count(0)} images", log)
 
 
 def test_a_csv_file_without_classes_has_one(tmp_path):

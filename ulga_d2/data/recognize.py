@@ -19,6 +19,7 @@ from ..errors import UserError
 from .builtin import LOADERS
 from .custom import image_names, is_custom_file, read_description
 from .formats.csv_boxes import csv_class_names, csv_image_names, has_csv_classes
+from .formats.csv_file import read_header
 from .formats.files import FolderFiles, walk_folder
 from .formats.json_file import read_json
 from .formats.text import read_text
@@ -42,6 +43,7 @@ _GENERIC = frozenset(
     "data dataset datasets obj annotation annotations label labels images boxes instances json csv "
     "coco via default jpegimages imagesets main".split()
 )
+_SPLIT_COLUMNS = frozenset(["split", "subset", "set", "fold"])
 _CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 # So many files of a kind are looked into, and so many of their image names are searched for.
 _MOST_FILES = 200
@@ -378,8 +380,18 @@ def _of_annotations(kind: str, path: Path, splits: Mapping[str, Path], root: Pat
     if kind == "CSV":
         names, note = _csv_classes(list(splits.values()), root)
         content["class_names"] = names
-        notes.append(note)
+        notes += [note, *_unused_columns(splits.values())]
     return Recognized(name, kind, content, tuple(notes))
+
+
+def _unused_columns(files: Iterable[Path]) -> list[str]:
+    """Return a note on each column that seems to say the split."""
+    return [
+        f"{file}: the column {column} is not used; to state the splits, write one CSV file a split"
+        for file in files
+        for column in read_header(file)
+        if column.casefold() in _SPLIT_COLUMNS
+    ]
 
 
 def _csv_classes(files: Sequence[Path], root: Path) -> tuple[list[str], str]:

@@ -6,6 +6,7 @@ import argparse
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import merge_config
 from ..data.custom import custom_splits, load_custom
@@ -16,6 +17,9 @@ from ..data.recognize import Recognized, recognize
 from ..errors import UserError, did_you_mean
 from ..evaluation.atomic import write_atomically
 from ..weights.checkpoint import holds_checkpoint
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 MODELS = tuple(
     f"{backbone}_{variant}{size}"
@@ -48,12 +52,15 @@ def prepare_data(args: argparse.Namespace) -> None:
         raise UserError(f"--model {model} is unknown; {hint}")
     args.config_file = args.config_file or f"configs/custom_{model}.yaml"
     found = recognize(Path(args.data))
-    output_dir = Path(_output_dir(args, found.name)).expanduser().absolute()
+    cfg = _merged(args)
+    output_dir = Path(cfg.OUTPUT_DIR.replace("{dataset}", found.name)).expanduser().absolute()
     folder = _Folder(output_dir, found)
     folder.write_description()
-    counts, class_names, folds_file = folder.load_counts()
+    counts, class_names, folds_file = folder.load_counts(cfg.DATASETS.FOLDS_FILE)
     args.notes = [_summary(args.data, found, counts, class_names)]
-    if folds_file:
+    if cfg.DATASETS.FOLDS_FILE:
+        args.notes.append(f"DATASETS.FOLDS_FILE {folds_file} divides train and val anew")
+    elif folds_file:
         args.notes.append(
             "the data have no validation split, so a part of the training images, chosen by a "
             f"hash of their names, becomes one; {folds_file} lists it"
@@ -68,12 +75,12 @@ def prepare_data(args: argparse.Namespace) -> None:
     args.opts = [*itertools.chain(*options.items()), *args.opts]
 
 
-def _output_dir(args: argparse.Namespace, name: str) -> str:
+def _merged(args: argparse.Namespace) -> CfgNode:
     from .. import get_cfg
 
     cfg = get_cfg()
     merge_config(cfg, args.config_file, args.opts)
-    return cfg.OUTPUT_DIR.replace("{dataset}", name)
+    return cfg
 
 
 class _Folder:
@@ -110,8 +117,11 @@ class _Folder:
                 "OUTPUT_DIR, with MODEL.WEIGHTS to evaluate that run's model on these data"
             )
 
-    def load_counts(self) -> tuple[dict[str, int], tuple[str, ...], str]:
+    def load_counts(self, folds_file: str) -> tuple[dict[str, int], tuple[str, ...], str]:
         """Read all splits, and make a validation split where there is none.
+
+        Args:
+            folds_file: the user's own, or "".
 
         Returns:
             The number of images of each split, the class names, and the folds file or "".
@@ -128,8 +138,8 @@ class _Folder:
         splits = {split: load_custom(self.description, split) for split in own}
         train = splits[TRAIN]
         counts = {split: len(loaded.records) for split, loaded in splits.items()}
-        if VAL in splits:
-            return counts, train.class_names, ""
+        if VAL in splits or folds_file:
+            return counts, train.class_names, folds_file
         if not (self.holds_run and self.folds.is_file()):
             group = "patient" if "patient" in self.found.content else "image"
             folds = hold_out(self.found.name, train, group=group)
