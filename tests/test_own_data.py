@@ -14,7 +14,8 @@ from conftest import CONFIGS, TINY, tiny_options
 from data_files import GOOD, HEIGHT, WIDTH, write_image
 
 from ulga_d2.cli.main import main as ulga
-from ulga_d2.data.make_folds import grouping_of
+from ulga_d2.data.custom import load_custom
+from ulga_d2.data.make_folds import grouping_of, hold_out
 from ulga_d2.data.recognize import recognize
 from ulga_d2.engine.launch import add_arguments, run
 from ulga_d2.engine.own_data import MODELS
@@ -242,9 +243,52 @@ def test_ambiguous_data_are_refused_with_the_candidates(tmp_path):
 
 
 def test_a_folder_called_data_gives_a_dataset_of_another_name(tmp_path):
-    yolo_yaml(tmp_path / "data")
-    assert train(tmp_path / "data", tmp_path / "run") == 0
-    assert (tmp_path / "run" / "dataset" / "data_custom.yaml").is_file()
+    yolo_yaml(tmp_path / "cells" / "data")
+    assert train(tmp_path / "cells" / "data", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "dataset" / "cells.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("cells/train.csv", "cells"),
+        ("cells/train_boxes_2.csv", "cells"),
+        ("a/my test set.csv", "my_set"),
+        ("a/beads.csv", "beads"),
+        ("cells in test/boxes.csv", "cells_in_test"),
+        ("cells/annotations/train.csv", "cells"),
+        ("brain_tumor/train.csv", "brain_tumor_custom"),
+    ],
+)
+def test_a_dataset_is_named_by_what_its_path_says(tmp_path, path, name):
+    write_images(tmp_path / path.partition("/")[0] / "images", "train")
+    write_text(tmp_path / path, csv("train"))
+    assert recognize(tmp_path / path).name == name
+
+
+def test_image_names_that_differ_in_case_slashes_and_unicode_form_find_their_folder(tmp_path):
+    content = json.loads(coco("train"))
+    for image in content["images"]:
+        image["file_name"] = f"Sub\\Gr\u00f6\u00dfe_{image['file_name']}"
+        name = f"gro\u0308\u00dfe_{Path(image['file_name'][4:]).name[6:]}"
+        write_image(tmp_path / "pictures" / "sub" / name)
+    write_text(tmp_path / "boxes.json", json.dumps(content))
+    found = recognize(tmp_path).content["splits"]["train"]
+    assert found["images"] == str(tmp_path / "pictures")
+    assert train(tmp_path, tmp_path / "run") == 0
+
+
+def test_a_run_inside_of_the_datas_folder_is_no_part_of_the_data(tmp_path, capfd):
+    write_images(tmp_path / "images", "train")
+    write_labels(tmp_path / "labels", "train")
+    write_text(tmp_path / "classes.txt", "ring\ndot\n")
+    before = recognize(tmp_path)
+    assert train(tmp_path, tmp_path / "output" / "run") == 0
+    assert recognize(tmp_path) == before
+    assert train(tmp_path, tmp_path / "images" / "run") == 2
+    assert "where its pictures would be read as images; give an OUTPUT_DIR outside" in (
+        capfd.readouterr().err
+    )
 
 
 def test_files_of_one_split_are_refused_with_their_names(tmp_path):
@@ -428,3 +472,46 @@ def test_train_net_and_ulga_train_take_the_same_words():
     add_arguments(parser)
     args = parser.parse_args(["--data", "x", "--model", "vit_ulga", "SEED", "1"])
     assert (args.data, args.model, args.opts) == ("x", "vit_ulga", ["SEED", "1"])
+
+
+def one_split(labels: dict[str, list[int]], root: Path) -> Path:
+    """Write YOLO images and labels of one split; return their folder."""
+    for stem, classes in labels.items():
+        write_image(root / "images" / f"{stem}.png")
+        text = "\n".join(f"{number}{GOOD[1:]}" for number in classes)
+        write_text(root / "labels" / f"{stem}.txt", text)
+    write_text(root / "classes.txt", "ring\ndot\n")
+    return root
+
+
+@pytest.mark.parametrize("rare", range(0, 40, 5))
+def test_a_class_of_one_image_is_trained_on_and_the_share_is_about_a_fifth(tmp_path, rare):
+    letters = [f"{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(40)]
+    labels = {stem: [0, 1] if n == rare else [0] for n, stem in enumerate(letters)}
+    write_text(tmp_path / "d.yaml", "train: images\nnames: [ring, dot]\n")
+    one_split(labels, tmp_path)
+    loaded = load_custom(tmp_path / "d.yaml", "train")
+    folds = hold_out("d", loaded, group="image").fold_of
+    assert folds[f"train/images/{letters[rare]}"] != 0
+    assert 4 <= list(folds.values()).count(0) <= 12
+
+
+@pytest.mark.parametrize("labels", [{"a": [0]}, {"a": [0], "b": [], "c": []}])
+def test_too_few_images_with_boxes_make_no_validation_split(tmp_path, labels, capfd):
+    assert train(one_split(labels, tmp_path / "cells"), tmp_path / "run") == 2
+    assert "are too few to make one; annotate more images" in capfd.readouterr().err
+
+
+def test_data_without_training_images_are_refused(tmp_path, capfd):
+    path = yolo_yaml(tmp_path / "cells")
+    path.write_text("val: images/val\nnames: [ring, dot]\n")
+    assert train(path, tmp_path / "run") == 2
+    assert "--data: no training images, only the split val" in capfd.readouterr().err
+
+
+def test_two_processes_train_on_one_made_split(tmp_path):
+    labels = {chr(97 + n): [n % 2] for n in range(12)}
+    path = one_split(labels, tmp_path / "cells")
+    assert train(path, tmp_path / "run", "--num-gpus", "2") == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("the data have no validation split") == 1

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,7 @@ from .builtin import LOADERS
 from .custom import image_names, is_custom_file, read_description
 from .formats.csv_boxes import csv_class_names, csv_image_names, has_csv_classes
 from .formats.csv_file import read_header
-from .formats.files import FolderFiles, walk_folder
+from .formats.files import is_image_file, plain_name, walk_folder
 from .formats.json_file import read_json
 from .formats.text import read_text
 from .formats.ultralytics import (
@@ -71,6 +71,14 @@ class Recognized:
     content: dict[str, Any]
     notes: tuple[str, ...] = ()
 
+    def image_folders(self) -> list[Path]:
+        """Return the folders of images that are read."""
+        root = Path(self.content.get("root", "/"))
+        splits = _splits_of(self.content).values()
+        texts = [split.get("images", []) if isinstance(split, dict) else split for split in splits]
+        flat = [item for some in texts for item in ([some] if isinstance(some, str) else some)]
+        return [root / item for item in flat if (root / item).is_dir()]
+
 
 def recognize(path: Path) -> Recognized:
     """Recognize the dataset at a path.
@@ -92,16 +100,22 @@ def recognize(path: Path) -> Recognized:
         raise UserError(f"--data {path} cannot be read: {error.strerror or error}") from None
 
 
-@dataclass(frozen=True)
 class _Tree:
-    """The files below a folder."""
+    """The files below a folder, without those of runs.
 
-    root: Path
-    walk: FolderFiles = field(repr=False)
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        files = walk_folder(root).files
+        runs = {path.parent for path in files if path.name == "last_checkpoint"}
+        self.files = [path for path in files if not runs & {*path.parents}] if runs else files
 
     @cached_property
     def images(self) -> list[Path]:
-        return self.walk.images()
+        return list(filter(is_image_file, self.files))
 
     @cached_property
     def by_name(self) -> dict[str, list[Path]]:
@@ -109,11 +123,11 @@ class _Tree:
         index: dict[str, list[Path]] = defaultdict(list)
         for image in self.images:
             for name in dict.fromkeys([image.name, image.stem]):
-                index[name.casefold()].append(image)
+                index[plain_name(name)].append(image)
         return dict(index)
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
-        return [path for path in self.walk.files if path.suffix.lower() in suffixes]
+        return [path for path in self.files if path.suffix.lower() in suffixes]
 
     def images_folder(self, names: Iterable[str], split: str) -> Path | None:
         """Return the folder that most of some image names are relative to, or None.
@@ -123,7 +137,7 @@ class _Tree:
         votes: Counter[Path] = Counter()
         for name in list(dict.fromkeys(names))[:_MOST_NAMES]:
             parts = PurePosixPath(name.replace("\\", "/")).parts
-            for image in self.by_name.get(parts[-1].casefold(), []) if parts else ():
+            for image in self.by_name.get(plain_name(parts[-1]), []) if parts else ():
                 votes[_base_of(image, parts)] += 1
         if not votes:
             return None
@@ -139,7 +153,7 @@ def _base_of(image: Path, parts: Sequence[str]) -> Path:
     """Return the folder below which a file has the path that a name gives, as far as they agree."""
     folder = image.parent
     for part in reversed(parts[:-1]):
-        if folder.name.casefold() != part.casefold():
+        if plain_name(folder.name) != plain_name(part):
             break
         folder = folder.parent
     return folder
@@ -155,13 +169,17 @@ def _split_of(path: Path, root: Path) -> str | None:
 
 
 def _name_of(path: Path) -> str:
-    """Return the dataset's name: of the innermost part of a path that says something."""
-    parts = [*path.parts[1:-1], path.stem if path.is_file() else path.name]
-    for part in reversed(parts):
-        kept = [word for word in re.split(r"[^A-Za-z0-9]+", part) if word]
-        telling = [word for word in kept if re.sub(r"\d", "", word.lower()) not in _SPLIT_WORDS]
-        if any(word.lower() not in _GENERIC for word in telling):
-            name = "_".join(telling)
+    """Return the dataset's name: the innermost part of a path that says something.
+
+    Words for splits are left out of a file's name.
+    """
+    stems = [path.stem] if path.is_file() else []
+    folders = path.parts[1 : -1 if stems else None]
+    for part in reversed([*folders, *stems]):
+        words = [word for word in re.split(r"[^A-Za-z0-9]+", part) if word]
+        telling = [word for word in words if re.sub(r"\d", "", word.lower()) not in _SPLIT_WORDS]
+        if any(re.search("[A-Za-z]", w) and w.lower() not in _GENERIC for w in telling):
+            name = "_".join(telling if [part] == stems else words)
             return f"{name}_custom" if name in LOADERS else name
     return "custom"
 
@@ -248,7 +266,7 @@ def _described(path: Path) -> Recognized:
         sources = {split: list(map(os.path.abspath, found)) for split, found in sources.items()}
         content |= {"path": root, **sources, "names": list(own.class_names)}
         # The name is that of the file that is written, of which these would say nothing.
-        name = f"{own.name}_custom" if own.name.lower() in GENERIC_NAMES else own.name
+        name = _name_of(path) if own.name.lower() in GENERIC_NAMES else own.name
         return Recognized(name, "YOLO", content)
     content = read_yaml(path)
     content["root"] = os.path.abspath(path.parent / os.path.expanduser(content["root"]))
@@ -281,7 +299,7 @@ def _json_fault(path: Path) -> str:
 
 
 def _of_folder(folder: Path) -> Recognized:
-    tree = _Tree(folder, walk_folder(folder))
+    tree = _Tree(folder)
     near = [
         path
         for path in tree.with_suffix(*YAML_SUFFIXES, DARKNET_SUFFIX)
@@ -358,7 +376,7 @@ def _candidates(
 
 def _of_annotations(kind: str, path: Path, splits: Mapping[str, Path], root: Path) -> Recognized:
     """Describe annotation files, one a split; their images are searched for by name."""
-    tree, entries, notes = _Tree(root, walk_folder(root)), {}, []
+    tree, entries, notes = _Tree(root), {}, []
     for split, file in splits.items():
         names = image_names(kind.lower(), file)
         entries[split] = {"annotations": str(file)}
@@ -366,7 +384,7 @@ def _of_annotations(kind: str, path: Path, splits: Mapping[str, Path], root: Pat
             continue
         folder = tree.images_folder(names, split)
         if folder is None and not tree.images:  # such as annotations/ beside images/
-            tree = _Tree(root.parent, walk_folder(root.parent))
+            tree = _Tree(root.parent)
             folder = tree.images_folder(names, split)
         if folder is None:
             first = f" (first: {names[0]})" if names else ""
@@ -501,7 +519,7 @@ def _yolo_labels(tree: _Tree) -> Recognized:
 def _yolo_names(tree: _Tree) -> list[str]:
     files = [
         path
-        for path in tree.walk.files
+        for path in tree.files
         if path.name in _CLASS_FILES
         or (path.suffix in YAML_SUFFIXES and "names" in (_mapping(path) or {}))
     ]

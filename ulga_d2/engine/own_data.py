@@ -54,6 +54,12 @@ def prepare_data(args: argparse.Namespace) -> None:
     found = recognize(Path(args.data))
     cfg = _merged(args)
     output_dir = Path(cfg.OUTPUT_DIR.replace("{dataset}", found.name)).expanduser().absolute()
+    for images in found.image_folders():
+        if images.resolve() in output_dir.resolve().parents:
+            raise UserError(
+                f"OUTPUT_DIR {output_dir} lies in {images}, where its pictures would be read as "
+                "images; give an OUTPUT_DIR outside of it"
+            )
     folder = _Folder(output_dir, found)
     folder.write_description()
     counts, class_names, folds_file = folder.load_counts(cfg.DATASETS.FOLDS_FILE)
@@ -68,10 +74,11 @@ def prepare_data(args: argparse.Namespace) -> None:
     args.notes += found.notes
     options = {
         "DATASETS.CUSTOM": str(folder.description),
-        "DATASETS.FOLDS_FILE": folds_file,
         "DATASETS.TRAIN": str((f"{found.name}_{TRAIN}",)),
         "DATASETS.TEST": str((f"{found.name}_{VAL}",)),
     }
+    if folds_file:
+        options["DATASETS.FOLDS_FILE"] = folds_file
     args.opts = [*itertools.chain(*options.items()), *args.opts]
 
 
