@@ -55,10 +55,12 @@ def test_a_leafs_name_agrees_with_its_contents(path):
     cfg = load(path)
     assert cfg.MODEL.MASK_ON is data_set.endswith("_mask")
     data_set = data_set.removesuffix("_mask")
-    assert cfg.DATASETS.TRAIN[0] == f"{data_set}_train"
+    is_custom = data_set == "custom"  # its data are named on the command line
+    assert list(cfg.DATASETS.TRAIN) == ([] if is_custom else [f"{data_set}_train"])
     assert cfg.MODEL.BACKBONE.NAME == f"build_retinanet_ulga_{backbone}_fpn_backbone"
     assert cfg.MODEL.ULGA.INTERACTIONS == VARIANTS[variant]
-    assert cfg.OUTPUT_DIR == f"output/{path.stem}"
+    stem = path.stem.replace("custom", "{dataset}") if is_custom else path.stem
+    assert cfg.OUTPUT_DIR == f"output/{stem}"
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: path.stem)
@@ -197,6 +199,36 @@ def test_a_key_given_twice_in_a_base_is_refused_with_the_bases_name(tmp_path):
     (tmp_path / "base.yaml").write_text("MODEL:\n  FPN: {NORM: GN}\n  FPN: {NORM: LN}\n")
     (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\n")
     with pytest.raises(UserError, match=r"base\.yaml .*the key 'FPN' is given twice, in lines 2"):
+        load(tmp_path / "own.yaml")
+
+
+def test_a_base_is_found_among_the_packages_own_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "folder" / "own.yaml"
+    own.parent.mkdir()
+    own.write_text("_BASE_: configs/custom_swin_ulga_nano.yaml\nSEED: 5\nOUTPUT_DIR: mine\n")
+    cfg, base = load(own), load("configs/custom_swin_ulga_nano.yaml")
+    base.SEED, base.OUTPUT_DIR = 5, "mine"
+    assert cfg.dump() == base.dump()
+    (own.parent / "configs").mkdir()
+    (own.parent / "configs" / "custom_swin_ulga_nano.yaml").write_text("SEED: 3\n")
+    beside = get_cfg()
+    merge_config(beside, str(own), [])
+    assert beside.MODEL.BACKBONE.NAME == get_cfg().MODEL.BACKBONE.NAME
+
+
+@pytest.mark.parametrize("path", LEAVES[::7], ids=lambda path: path.stem)
+def test_bases_are_merged_as_fvcore_merges_them(path):
+    theirs = get_cfg()
+    theirs.merge_from_file(str(path), allow_unsafe=False)
+    ours = get_cfg()
+    merge_config(ours, str(path), [])
+    assert ours.dump() == theirs.dump()
+
+
+def test_a_config_of_another_version_is_refused(tmp_path):
+    (tmp_path / "own.yaml").write_text("VERSION: 1\n")
+    with pytest.raises(UserError, match=r"own\.yaml: it has VERSION 1; convert it to version 2"):
         load(tmp_path / "own.yaml")
 
 

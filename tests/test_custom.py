@@ -234,3 +234,58 @@ def test_yolo_takes_a_list_of_a_splits_images(tmp_path):
     path = write(tmp_path, {"format": "yolo", "splits": splits, "class_names": ["solid"]})
     assert [len(load_custom(path, split).records) for split in splits] == [2, 1]
     assert not load_custom(path, "train").report.dropped_images
+
+
+def csv_set(folder: Path, prefix: str, **changes: object) -> Path:
+    for name in "abc":
+        write_image(folder / "elsewhere" / f"{name}.png")
+    rows = [
+        f"{prefix}{name}.png,4,2,12,12,{label}"
+        for name, label in zip("ab", ("ring", "dot"), strict=True)
+    ]
+    (folder / "boxes.csv").write_text("\n".join(["image,x1,y1,x2,y2,label", *rows]))
+    splits = {"train": {"annotations": "boxes.csv"}}
+    return write(folder, {"format": "csv", "splits": splits}, **changes)
+
+
+def test_the_folder_of_images_may_be_left_out_where_their_names_are_absolute(tmp_path):
+    path = csv_set(tmp_path, f"{tmp_path}/elsewhere/")
+    loaded = load_custom(path, "train")
+    assert [record["file_name"] for record in loaded.records] == [
+        str(tmp_path / "elsewhere" / f"{name}.png") for name in "ab"
+    ]
+    assert not loaded.report.reasons  # c.png need not be the dataset's
+    content = coco_content()
+    for image in content["images"]:
+        image["file_name"] = str(tmp_path / "train" / image["file_name"])
+    write_coco_set(tmp_path, content)
+    splits = {"all": {"annotations": "train/_annotations.coco.json"}}
+    path = write(tmp_path, {"format": "coco", "splits": splits})
+    assert [record["image_id"] for record in load_custom(path, "all").records] == [7, 9]
+
+
+def test_a_folder_of_images_is_needed_where_their_names_are_relative(tmp_path):
+    with pytest.raises(UserError, match=r"boxes\.csv names a\.png, which is no absolute path; wri"):
+        load_custom(csv_set(tmp_path, ""), "train")
+
+
+def test_the_order_of_a_csv_files_classes_is_stated_or_alphabetical_and_logged(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = csv_set(tmp_path, f"{tmp_path}/elsewhere/")
+    assert load_custom(path, "train").class_names == ("dot", "ring")
+    assert "classes in alphabetical order, dot, ring; `class_names` sets another" in caplog.text
+    caplog.clear()
+    path = csv_set(tmp_path, f"{tmp_path}/elsewhere/", class_names=["ring", "dot"])
+    loaded = load_custom(path, "train")
+    assert loaded.class_names == ("ring", "dot") and "alphabetical" not in caplog.text
+    assert [record["annotations"][0]["category_id"] for record in loaded.records] == [0, 1]
+
+
+def test_a_data_yaml_may_say_whose_images_they_are(tmp_path):
+    write_yolo(tmp_path, {"p1_a": GOOD, "p2_a": GOOD})
+    (tmp_path / "data.yaml").write_text(
+        "train: images/train\nnames: [solid]\npatient: '/([^/]+)_'\n"
+    )
+    loaded = load_custom(tmp_path / "data.yaml", "train")
+    assert [record["patient_id"] for record in loaded.records] == ["p1", "p2"]
+    assert not loaded.report.reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 
 import pytest
@@ -20,6 +21,7 @@ from ulga_d2.data.options import DatasetOptions
 from ulga_d2.data.root import DATA_SETS
 from ulga_d2.engine.checks import check_config
 from ulga_d2.engine.datasets import build_options, load_run_data
+from ulga_d2.engine.launch import read_config
 from ulga_d2.errors import UserError
 
 BACKBONES = ("vit", "swin", "dat")
@@ -160,4 +162,32 @@ def test_images_of_groups_alone_are_never_trained_as_background(tmp_path):
         item["iscrowd"] = "1"
     write_dataset(tmp_path, {"train": content, "val": content})
     with pytest.raises(UserError, match=r"all boxes are marked as groups \(iscrowd 1\)"):
+        load_run_data(cfg, with_training=True)
+
+
+def test_a_custom_set_alone_means_its_train_and_val_splits(tmp_path, monkeypatch):
+    write_voc_tree(tmp_path / "cells")
+    (tmp_path / "mine.yaml").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    args = argparse.Namespace(eval_only=False, num_gpus=1, num_machines=1)
+    args.config_file = "configs/custom_swin_ulga_nano.yaml"
+    args.opts = ["DATASETS.CUSTOM", "mine.yaml"]
+    cfg = read_config(args)
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("mine_train",), ("mine_val",))
+    assert cfg.DATASETS.CUSTOM == str(tmp_path / "mine.yaml")
+    assert cfg.OUTPUT_DIR == "output/mine_swin_ulga_nano"
+    args.config_file = "configs/ccellbio_swin_ulga_nano.yaml"
+    cfg = read_config(args)
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("mine_train",), ("mine_val",))
+    args.opts = [*args.opts, "DATASETS.TEST", "('mine_train',)"]
+    assert read_config(args).DATASETS.TRAIN == ("ccellbio_train",)
+    (tmp_path / "mine.yaml").write_text(OWN.replace("val:", "dev:"))
+    args.opts = args.opts[:2]
+    with pytest.raises(UserError, match=r"mine\.yaml has no split val; it has train, dev\. Name"):
+        read_config(args)
+
+
+def test_a_custom_config_without_data_says_how_to_name_them(tmp_path):
+    cfg = cfg_of("custom_swin_ulga_nano")
+    with pytest.raises(UserError, match=r"must each name a dataset; .* give --data PATH, or"):
         load_run_data(cfg, with_training=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import logging
 import os
@@ -38,7 +39,7 @@ def merge_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
     """Merge a YAML file (with its `_BASE_` files) and "KEY VALUE" pairs into `cfg`, in place.
 
     Files are read by the safe YAML loader only: a tag that would build a Python object is refused.
-    A `configs/NAME.yaml` that is not there is looked for among the package's own.
+    A `configs/NAME.yaml` that is not there is looked for among the package's own, as a base, too.
 
     Raises:
         UserError: a missing file, bad YAML, an unknown key (with the nearest valid one), or a value
@@ -83,40 +84,83 @@ def own_or_given(config_file: str) -> str:
 
 
 def _merge_file(cfg: CfgNode, config_file: str) -> None:
+    from detectron2.config import CfgNode
+
     config_file = own_or_given(config_file)
     if os.path.isdir(config_file):
         raise UserError(f"config file {config_file!r} is a folder; give a YAML file")
     if not os.path.isfile(config_file):
         raise UserError(f"config file {config_file} does not exist; {_near_files(config_file)}")
-    _check_chain(cfg, config_file)
+    content = _Chain(cfg, config_file).read(config_file)
     with _readable(cfg, config_file):
-        cfg.merge_from_file(config_file, allow_unsafe=False)
+        version = content.get("VERSION", cfg.VERSION)
+        if version != cfg.VERSION:
+            raise ValueError(f"it has VERSION {version}; convert it to version {cfg.VERSION}")
+        cfg.merge_from_other_cfg(CfgNode(content))
 
 
-def _check_chain(cfg: CfgNode, config_file: str) -> None:
-    """Refuse, before it is merged, a file that is no config, or has a base that is none."""
-    waiting, size = [config_file], 0
-    for number, file in enumerate(waiting):
-        if number == _MOST_FILES:
+class _Chain:
+    """Reads a config with its `_BASE_` files, within limits; see `merge_config`.
+
+    Args:
+        cfg: for the keys that messages suggest.
+        config_file: the first file, for messages.
+    """
+
+    def __init__(self, cfg: CfgNode, config_file: str) -> None:
+        self.cfg = cfg
+        self.config_file = config_file
+        self.count = self.size = 0
+
+    def read(self, file: str) -> dict[str, Any]:
+        """Return the content of a file on top of its bases; a later base overrides an earlier one.
+
+        Raises:
+            UserError: a file is no config, or a base does not exist.
+        """
+        self.count += 1
+        if self.count > _MOST_FILES:
             raise UserError(
-                f"{config_file}: more than {_MOST_FILES} files by _BASE_; is {file} its own base?"
+                f"{self.config_file}: more than {_MOST_FILES} files by _BASE_; is {file} its own "
+                "base?"
             )
         if not os.path.isfile(file):
-            raise UserError(f"{config_file}: the _BASE_ file {file!r} does not exist")
-        with _readable(cfg, file):
-            size += os.path.getsize(file)
-            if size > _MOST_BYTES:
+            raise UserError(f"{self.config_file}: the _BASE_ file {file!r} does not exist")
+        with _readable(self.cfg, file):
+            self.size += os.path.getsize(file)
+            if self.size > _MOST_BYTES:
                 raise ValueError(
-                    f"{size:,} bytes with its bases, and {_MOST_BYTES:,} are read at most; is it "
-                    "a config?"
+                    f"{self.size:,} bytes with its bases, and {_MOST_BYTES:,} are read at most; is "
+                    "it a config?"
                 )
             found = _read_mapping(file)
-        bases = found.get("_BASE_", [])
+        bases = found.pop("_BASE_", [])
         bases = bases if isinstance(bases, list) else [bases]
         if not all(isinstance(base, str) for base in bases):
             raise UserError(f"{file}: _BASE_ is {bases}; give a file name, or a list of names")
-        folder = os.path.dirname(file)
-        waiting += [os.path.join(folder, os.path.expanduser(base)) for base in bases]
+        content: dict[str, Any] = {}
+        for base in bases:
+            _overlay(content, self.read(_base_path(file, base)), file)
+        _overlay(content, found, file)
+        return content
+
+
+def _base_path(file: str, base: str) -> str:
+    """Return a base's path: relative to the file, or one of the package's own `configs/`."""
+    path = os.path.join(os.path.dirname(file), os.path.expanduser(base))
+    own = own_or_given(base) if base.startswith("configs/") else path
+    return path if os.path.isfile(path) else own
+
+
+def _overlay(content: dict[str, Any], above: Mapping[str, Any], file: str) -> None:
+    """Put the values of one config over those of another, in place, group by group."""
+    for key, value in above.items():
+        if isinstance(value, dict) and key in content:
+            if not isinstance(content[key], dict):
+                raise UserError(f"{file}: {key} is a group of keys here and a value in its base")
+            _overlay(content[key], value, file)
+        else:
+            content[key] = copy.deepcopy(value)  # an alias may stand for it elsewhere, too
 
 
 def _read_mapping(file: str) -> dict[str, Any]:

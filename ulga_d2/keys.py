@@ -136,7 +136,8 @@ def _add_dat_keys(cfg: CfgNode) -> None:
 
 
 def _add_dataset_keys(cfg: CfgNode) -> None:
-    # The YAML file of a data set of your own (datasets/README.md); its splits are NAME_SPLIT.
+    # The YAML file of a custom dataset (datasets/README.md); its splits are NAME_SPLIT. Its train
+    # and val are used where TRAIN and TEST name none of its splits. Stored as an absolute path.
     cfg.DATASETS.CUSTOM = ""
     # NIH Chest X-ray: how many images without a finding each split gets besides those with boxes.
     cfg.DATASETS.NIH_NEGATIVES = 0

@@ -15,7 +15,7 @@ from ..data.brain_tumor import SPLITS
 from ..data.builtin import LOADERS, NAMES, load_described, load_split
 from ..data.check.boxes import Anchors
 from ..data.check.doctor import Settings, auto_intensity
-from ..data.folds import read_folds
+from ..data.folds import divided_splits, read_folds
 from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
@@ -135,7 +135,8 @@ def find_data_set(what: str, opts: Sequence[str] = ()) -> DataSet:
         own = _own(Path(what))
         if options.folds_file:
             divided = _own_of_config(Path(what), options)
-            own = replace(own, loaders=dict(zip(own.loaders, divided.values(), strict=True)))
+            splits = divided_splits(own.loaders, options)
+            own = replace(own, loaders=dict(zip(splits, divided.values(), strict=True)))
         return replace(own, loaders=_with_frame(own.loaders, cfg), settings=settings)
     if what in LOADERS:
         loaders = {split: partial(load_split, f"{what}_{split}", options) for split in SPLITS}
@@ -263,7 +264,7 @@ def _own_of_config(path: Path, options: DatasetOptions) -> dict[str, Callable[[]
             partial(_load_part, own),
             options,
         )
-        for split in own.loaders
+        for split in divided_splits(own.loaders, options)
     }
 
 

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-import yaml
 
 from ..errors import UserError
 from .custom import load_custom
 from .formats.write_coco import write_coco
 from .formats.write_voc import write_voc
 from .formats.write_yolo import write_yolo, write_yolo_classes
+from .formats.yaml_file import dump_yaml
 from .image import read_image
 from .image_header import image_facts
 from .intensity import PIXEL_MAX, Intensity
@@ -226,8 +226,7 @@ def _write_description(
     }
     if to != "coco":
         content["class_names"] = list(class_names)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    file.write_text(text, encoding="utf-8")
+    file.write_text(dump_yaml(content), encoding="utf-8")
 
 
 def _check_copy(file: Path, split: str, source: LoadedSplit, left_out: int) -> None:

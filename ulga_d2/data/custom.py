@@ -15,9 +15,10 @@ An Ultralytics data.yaml and Darknet's obj.data are read as they are.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from ..errors import UserError
 from .builtin import LOADERS
 from .custom_file import CustomFile, parse_custom_file
 from .formats.coco import coco_class_names, read_coco
-from .formats.csv_boxes import csv_class_names, read_csv
+from .formats.coco_file import parse_coco
+from .formats.csv_boxes import csv_class_names, csv_image_names, read_csv
 from .formats.files import walk_folder
+from .formats.json_file import read_json
 from .formats.text import read_text
 from .formats.ultralytics import (
     DARKNET_SUFFIX,
@@ -37,13 +40,15 @@ from .formats.ultralytics import (
     read_darknet,
     read_described_yolo,
 )
-from .formats.via import read_via, via_class_names
+from .formats.via import read_via, via_class_names, via_entries
 from .formats.voc import read_image_set, read_voc, voc_class_names
 from .formats.yaml_file import read_yaml
 from .formats.yolo import read_yolo_labels
 from .patterns import first_groups
 from .record import LoadedSplit
 from .report import DataReport, Faults
+
+logger = logging.getLogger(__name__)
 
 
 def is_custom_file(path: Path) -> bool:
@@ -119,15 +124,56 @@ def load_custom(path: Path, split: str) -> LoadedSplit:
     own = read_description(path)
     _check_split(own, split)
     if isinstance(own, YoloDescription):
-        return read_described_yolo(own, split)
-    paths = own.splits[split]
-    loaded = _READERS[own.format](own, paths)
-    if own.format != "yolo" or "list" in paths:  # else its reader walks the folder itself
-        _note_unread(own, paths, loaded.report)
+        loaded, images = read_described_yolo(own, split), own.root
+    else:
+        paths = own.splits[split]
+        if "images" not in paths:
+            paths = {"images": _stated_folder(own, paths["annotations"]), **paths}
+        loaded, images = _READERS[own.format](own, paths), paths["images"]
+        if "images" not in own.splits[split]:
+            pass  # there is no folder whose other files would be the dataset's
+        elif own.format != "yolo" or "list" in paths:  # else its reader walks the folder itself
+            _note_unread(own, paths, loaded.report)
     if own.patient is None:
         return loaded
-    records = _with_patients(loaded.records, paths["images"], own.patient, path)
-    return replace(loaded, records=records)
+    return replace(loaded, records=_with_patients(loaded.records, images, own.patient, path))
+
+
+def _stated_folder(own: CustomFile, annotations: Path) -> Path:
+    """Return the folder below which all images lie whose absolute names the annotations give.
+
+    Raises:
+        UserError: a name is not absolute.
+    """
+    names = image_names(own.format, annotations, own.columns)
+    relative = [name for name in names if not os.path.isabs(name)]
+    if relative or not names:
+        what = f"names {relative[0]}, which is no absolute path" if relative else "names no image"
+        raise UserError(
+            f"{own.path}: {annotations} {what}; write under `splits` the folder of its images, "
+            "such as `images: images`"
+        )
+    return Path(os.path.commonpath([os.path.dirname(name) for name in names]))
+
+
+def image_names(
+    kind: str, annotations: Path, columns: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the image names in a file of a whole split, as it gives them.
+
+    Args:
+        kind: "coco", "csv" or "via".
+        annotations: the file.
+        columns: see `read_csv`.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    if kind == "csv":
+        return csv_image_names(annotations, columns)
+    if kind == "via":
+        return [entry["filename"] for entry in via_entries(read_json(annotations)) or ()]
+    return [image["file_name"] for image in parse_coco(annotations).images.values()]
 
 
 def _read_coco(own: CustomFile, paths: dict[str, Path]) -> LoadedSplit:
@@ -212,6 +258,12 @@ def _class_names(own: CustomFile, paths: dict[str, Path]) -> tuple[str, ...]:
     }[own.format]
     files = dict.fromkeys(split["annotations"] for split in own.splits.values())
     names = tuple(sorted({name for file in files for name in read(file)}))
+    if own.format == "csv":
+        logger.info(
+            "%s: classes in alphabetical order, %s; `class_names` sets another",
+            own.path,
+            ", ".join(names),
+        )
     if not names:
         raise UserError(f"{own.path}: no region says its class; give `class_names: [its name]`")
     return names
@@ -229,7 +281,7 @@ def _note_unread(own: CustomFile, paths: dict[str, Path], report: DataReport) ->
         walk = walk_folder(folder)
         beside = [path for path in walk.files if path.suffix.lower() == suffix]
         walk.note_unread([*walk.images(), *described, *(beside if suffix else [])], report)
-    if sum(split["images"] == images for split in own.splits.values()) > 1:
+    if sum(split.get("images") == images for split in own.splits.values()) > 1:
         return
     for path in walk_folder(images).images():
         if os.path.abspath(path) not in report.named_files:

@@ -13,15 +13,16 @@ from ..errors import UserError, did_you_mean
 from .builtin import LOADERS
 from .formats.classes import clean_class_names
 from .formats.csv_boxes import COLUMNS
-from .patterns import check_pattern
+from .patterns import check_patient
 
-# Per format: the paths of a split (those in brackets may be left out), and keys of its own.
+# Per format: the paths of a split (those in brackets may be left out), and keys of its own. Without
+# `images` the annotations must give absolute names of the images.
 _PATHS = {
-    "coco": ("images", "annotations"),
+    "coco": ("[images]", "annotations"),
     "yolo": ("images", "labels", "[list]"),
     "voc": ("images", "annotations", "[list]"),
-    "csv": ("images", "annotations"),
-    "via": ("images", "annotations"),
+    "csv": ("[images]", "annotations"),
+    "via": ("[images]", "annotations"),
 }
 _OPTIONS = {
     "coco": (),
@@ -96,7 +97,7 @@ def parse_custom_file(path: Path, content: object) -> CustomFile:
         class_attribute=attribute and _text(path, "class_attribute", attribute),
         keeps_emptied=_switch(path, content, "keep_emptied_images"),
         voc_base=_voc_base(path, content.get("voc_base")),
-        patient=_pattern(path, content),
+        patient=check_patient(path, content.get("patient")),
     )
 
 
@@ -144,7 +145,8 @@ def _splits(path: Path, root: Path, kind: str, value: object) -> dict[str, dict[
         if not _NAME.fullmatch(split):
             raise UserError(f"{path}: split {split[:50]!r} may hold letters, digits, _, -, . only")
         if not isinstance(entry, dict):
-            raise UserError(f"{path}: splits.{split} must hold {', '.join(_PATHS[kind])}")
+            known = ", ".join(key.strip("[]") for key in _PATHS[kind])
+            raise UserError(f"{path}: splits.{split} must hold {known}")
         needed = [key for key in _PATHS[kind] if not key.startswith("[")]
         optional = [key.strip("[]") for key in _PATHS[kind] if key.startswith("[")]
         _check_keys(path, f"splits.{split}.", entry, needed, optional)
@@ -203,11 +205,3 @@ def _columns(path: Path, content: dict) -> dict[str, str]:
         raise UserError(f"{path}: columns must hold `meaning: name in the file` lines")
     _check_keys(path, "columns.", columns, (), COLUMNS)
     return {key: _text(path, f"columns.{key}", name) for key, name in columns.items()}
-
-
-def _pattern(path: Path, content: dict[str, Any]) -> str | None:
-    if content.get("patient") is None:
-        return None
-    pattern = _text(path, "patient", content["patient"])
-    check_pattern(pattern, str(path))
-    return pattern

@@ -10,7 +10,7 @@ software reshuffle it. It is JSON::
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from ..errors import UserError
@@ -81,6 +81,16 @@ def _known_fold(record: dict, split: str, folds: Folds) -> int | None:
     own = split.removeprefix(f"{folds.dataset}_")
     names = (group_of(record, own, folds.group), str(record["image_id"]))
     return next((folds.fold_of[name] for name in names if name in folds.fold_of), None)
+
+
+def divided_splits(splits: Iterable[str], options: DatasetOptions) -> tuple[str, ...]:
+    """Return the names of a dataset's splits: with a fold file also train and val, which it makes.
+
+    Args:
+        splits: that the dataset has itself.
+        options: with `folds_file`.
+    """
+    return tuple(dict.fromkeys([*splits, *((TRAIN, VAL) if options.folds_file else ())]))
 
 
 def to_json(folds: Folds) -> str:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import UserError
-from .folds import Folds, group_of
+from .folds import TRAIN, Folds, group_of
 from .record import LoadedSplit
 from .split import fold_of
 
 # A fold whose share of a class differs by more than this from an even share is worth a warning.
 MAX_DEVIATION = 0.2
 EMPTY = "images without boxes"
+
+# A pattern on an image's path, what it says, and whether it must make few large groups.
+_ROBOFLOW = r"^(.+?)\.rf\.[0-9A-Za-z]+\.[^./]+$"
+_GROUPINGS = (
+    (_ROBOFLOW, "Roboflow's copies of one image"),
+    (r"^(.+)/[^/]+$", "images of one folder"),
+    (r"^(.+?)[ _-]+[A-Za-z]*[0-9]+\.[^./]+$", "images whose names differ in the last number alone"),
+)
+_LEAST_GROUPS = 10
+_LARGEST_SHARE = 0.2
+# Of one validation split: seeds that are tried, folds of which it is one, its wanted share.
+_SEEDS = 100
+_FOLDS = 5
+_SHARES = (0.1, 0.3)
 
 
 def make_folds(
@@ -50,6 +65,69 @@ def make_folds(
     else:
         folds = {name: fold_of(seed, name, k) for name in groups}
     return Folds(dataset, tuple(pooled), seed, k, group, stratify, folds)
+
+
+def grouping_of(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return a pattern that tells which images belong together, and what they are in words.
+
+    Args:
+        names: paths of the images, relative to their folder.
+
+    Returns:
+        None where names tell nothing: a pattern must fit all names, join some of them, and leave at
+        least 10 groups, of which none has more than a fifth of the images.
+    """
+    for pattern, words in _GROUPINGS:
+        matches = [re.match(pattern, name) for name in names]
+        if not names or not all(matches):
+            continue
+        sizes = Counter(match[1] for match in matches if match)
+        is_even = max(sizes.values()) <= _LARGEST_SHARE * len(names)
+        if _LEAST_GROUPS <= len(sizes) < len(names) and is_even:
+            return pattern, words
+    return None
+
+
+def hold_out(dataset: str, train: LoadedSplit, *, group: str) -> Folds:
+    """Divide a training split so that fold 0, about a fifth of it, can be validation.
+
+    A group's fold is a hash of (seed, group). The seed is the first from 0 with which fold 0 has a
+    box and 10 to 30 % of the images, and the other folds have every class; else the first with
+    which both have a box.
+
+    Args:
+        dataset: name of the dataset.
+        train: the split.
+        group: what stays together, "patient" or "image".
+
+    Raises:
+        UserError: there are too few groups with boxes.
+    """
+    pooled = {TRAIN: train}
+    groups = _labels_by_group(pooled, group)
+    sizes = Counter(group_of(record, TRAIN, group) for record in train.records)
+    folds = min(_FOLDS, len(groups))
+    usable: int | None = None
+    for seed in range(_SEEDS) if folds > 1 else ():
+        held = {name for name in groups if not fold_of(seed, name, folds)}
+        inside, outside = (
+            {label for name in groups if (name in held) is is_held for label in groups[name]}
+            - {EMPTY}
+            for is_held in (True, False)
+        )
+        if not inside or not outside:
+            continue
+        usable = seed if usable is None else usable
+        share = sum(sizes[name] for name in held) / sizes.total()
+        if inside <= outside and _SHARES[0] <= share <= _SHARES[1]:
+            usable = seed
+            break
+    if usable is None:
+        raise UserError(
+            f"{dataset} has no validation split, and its {sizes.total():,} training images "
+            f"({len(groups):,} groups) are too few to make one; annotate more images"
+        )
+    return make_folds(dataset, pooled, k=folds, group=group, stratify=False, seed=usable)
 
 
 def _labels_by_group(pooled: Mapping[str, LoadedSplit], group: str) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from ..errors import UserError
 
@@ -52,6 +53,20 @@ def check_pattern(pattern: str, path: str) -> None:
         UserError: with the file and the pattern.
     """
     _run(pattern, [], path)
+
+
+def check_patient(path: Path, value: object) -> str | None:
+    """Return the pattern that a dataset's description gives under `patient`, None without one.
+
+    Raises:
+        UserError: it is no text, or see `check_pattern`.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{path}: patient is {str(value)[:50]!r}, not text; put it in quotes")
+    check_pattern(value.strip(), str(path))
+    return value.strip()
 
 
 def first_groups(pattern: str, names: Sequence[str], path: str) -> list[str | None]:

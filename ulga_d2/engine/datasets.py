@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from ..config import default_category_ids
 from ..data.builtin import NAMES, DefaultRecords, describe, load_described, load_split
 from ..data.fingerprint import fingerprint
+from ..data.folds import TRAIN, VAL, divided_splits
 from ..data.image import choose_frames
 from ..data.intensity import Intensity
 from ..data.options import DatasetOptions
@@ -69,7 +70,10 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
     """
     names = (list(cfg.DATASETS.TRAIN) if with_training else []) + list(cfg.DATASETS.TEST)
     if not cfg.DATASETS.TEST or (with_training and not cfg.DATASETS.TRAIN):
-        raise UserError("DATASETS.TRAIN and DATASETS.TEST must each name a data set")
+        raise UserError(
+            "DATASETS.TRAIN and DATASETS.TEST must each name a dataset; for images of your own "
+            "give --data PATH, or DATASETS.CUSTOM with the YAML file of a dataset"
+        )
     for name in names:
         _check_name(cfg, name)
     loaded = {
@@ -312,9 +316,10 @@ class _Records:
         """Set in MetadataCatalog what is known without reading images."""
         names = self.class_names
         if self.custom is not None and not names:
-            from ..data.custom import custom_class_names
+            from ..data.custom import custom_class_names, custom_splits
 
-            names = custom_class_names(self.custom, self.split)
+            own = custom_splits(self.custom)[1]
+            names = custom_class_names(self.custom, self.split if self.split in own else own[0])
         place = data_root() / self.dataset if self.custom is None else self.custom
         facts = {"thing_classes": list(names)} if names else {}
         if len(self.category_ids) == len(names):
@@ -353,13 +358,51 @@ def _records_of(cfg: CfgNode, name: str) -> _Records:
     return _Records(name, _custom_file(cfg), *_own_splits(cfg)[name], build_options(cfg))
 
 
+def resolve_custom(cfg: CfgNode, *, with_training: bool) -> None:
+    """Resolve what a config says about a custom dataset, in place.
+
+    DATASETS.CUSTOM and FOLDS_FILE become absolute. Where neither DATASETS.TRAIN nor TEST names a
+    split of DATASETS.CUSTOM, they become its train and val; where one is empty, only that one. In
+    OUTPUT_DIR, "{dataset}" becomes the dataset's name, or "custom" without DATASETS.CUSTOM.
+
+    Args:
+        cfg: merged.
+        with_training: whether a train split is needed.
+
+    Raises:
+        UserError: the file cannot be read, or has no such split.
+    """
+    keys = cfg.DATASETS
+    for key in ("CUSTOM", "FOLDS_FILE"):
+        if keys[key]:
+            keys[key] = str(Path(keys[key]).expanduser().absolute())
+    own = _own_splits(cfg)
+    name = next((dataset for dataset, _ in own.values()), "custom")
+    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR.replace("{dataset}", name)
+    if not own:
+        return
+    is_unused = not own.keys() & {*keys.TRAIN, *keys.TEST}
+    for key, split, is_needed in (("TRAIN", TRAIN, with_training), ("TEST", VAL, True)):
+        if keys[key] and not is_unused:
+            continue
+        if f"{name}_{split}" in own:
+            keys[key] = (f"{name}_{split}",)
+        elif is_needed:
+            raise UserError(
+                f"{keys.CUSTOM} has no split {split}; it has "
+                f"{', '.join(of for _, of in own.values())}. Name one of {', '.join(own)} in "
+                f"DATASETS.{key}, or give --data {keys.CUSTOM}, which makes a validation split"
+            )
+
+
 def _own_splits(cfg: CfgNode) -> dict[str, tuple[str, str]]:
-    """Return data set and split by name, for what DATASETS.CUSTOM describes."""
+    """Return dataset and split by name, for what DATASETS.CUSTOM and FOLDS_FILE describe."""
     if not cfg.DATASETS.CUSTOM:
         return {}
     from ..data.custom import custom_splits
 
     dataset, splits = custom_splits(_custom_file(cfg))
+    splits = divided_splits(splits, build_options(cfg))
     own = {f"{dataset}_{split}": (dataset, split) for split in splits}
     for name in own:
         if name in NAMES:

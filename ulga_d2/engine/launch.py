@@ -23,12 +23,24 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION = "Train or evaluate a detector."
-EXAMPLE = "--config-file configs/brain_tumor_swin_ulga.yaml SOLVER.IMS_PER_BATCH 8"
+EXAMPLE = "--data my_images SOLVER.IMS_PER_BATCH 8"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add detectron2's training flags, with their meaning there."""
     parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file of the run")
+    parser.add_argument(
+        "--data",
+        default="",
+        metavar="PATH",
+        help="your own images: a folder, COCO or VIA JSON, CSV, data.yaml, VOC or dataset YAML",
+    )
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="NAME",
+        help="with --data: {swin,vit,dat}_{baseline,ulga}, or with _nano (default: swin_ulga_nano)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR's checkpoint")
     parser.add_argument(
         "--eval-only",
@@ -76,6 +88,12 @@ def launch(args: argparse.Namespace) -> int:
         UserError: see `main`; also where torch or detectron2 is missing.
     """
     try:
+        if args.model and not args.data:
+            raise UserError("--model goes with --data PATH; else --config-file names the model")
+        if args.data:
+            from .own_data import prepare_data
+
+            prepare_data(args)
         if {"RANK", "WORLD_SIZE"} <= os.environ.keys():
             from .torchrun import run_started, take_place
 
@@ -167,12 +185,17 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     from .. import get_cfg
     from ..config import merge_config
     from .checks import check_config, check_model, check_training_tiles
+    from .datasets import resolve_custom
     from .sampler import micro_batch_size
 
     if not args.config_file:
-        raise UserError("no config: give --config-file, for example one of configs/*.yaml")
+        raise UserError(
+            "no config: give --data PATH to train on your own images, or --config-file, for "
+            "example one of configs/*.yaml"
+        )
     cfg = get_cfg()
     merge_config(cfg, args.config_file, args.opts)
+    resolve_custom(cfg, with_training=not args.eval_only)
     check_config(cfg)
     check_model(cfg)
     if not args.eval_only:

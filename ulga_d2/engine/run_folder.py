@@ -90,6 +90,8 @@ def open_run_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
         torch.get_num_threads(),
     )
     logger.info("config %s, options: %s", args.config_file, " ".join(args.opts) or "none")
+    for line in getattr(args, "notes", ()):
+        logger.info("%s", line)
 
 
 def _take(folder: Path, args: argparse.Namespace) -> str:

@@ -100,6 +100,25 @@ def csv_class_names(csv_file: Path, columns: Mapping[str, str] | None = None) ->
     return clean_class_names(sorted(names), csv_file)
 
 
+def csv_image_names(csv_file: Path, columns: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of the images in the order of their first rows.
+
+    Raises:
+        UserError: the header has no columns of an image and a box, or the file is faulty.
+    """
+    place = _places(csv_file, columns or {}, needs_class=False)["image"]
+    return list(dict.fromkeys(row.fields[place] for row in _rows(csv_file) if row.fields[place]))
+
+
+def has_csv_classes(csv_file: Path) -> bool:
+    """Tell whether a column says the class.
+
+    Raises:
+        UserError: see `csv_image_names`.
+    """
+    return "class" in _places(csv_file, {}, needs_class=False)
+
+
 def _rows(csv_file: Path) -> list[Row]:
     return read_rows(csv_file, expected_headers=[read_header(csv_file)])
 

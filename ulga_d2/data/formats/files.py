@@ -247,7 +247,7 @@ class ImageFolder:
         self.folder = folder
         self._report = report
         self._faults = faults
-        self._above = [_key(part) for part in Path(os.path.abspath(folder)).parts[1:]]
+        self._above = [plain_name(part) for part in Path(os.path.abspath(folder)).parts[1:]]
 
     @cached_property
     def walk(self) -> FolderFiles:
@@ -260,7 +260,7 @@ class ImageFolder:
         index: dict[str, list[Path]] = defaultdict(list)
         prefix = len(str(self.folder / "x")) - 1
         for path in self.walk.files:
-            index[_key(str(path)[prefix:].replace(os.sep, "/"))].append(path)
+            index[plain_name(str(path)[prefix:].replace(os.sep, "/"))].append(path)
         return dict(index)
 
     @cached_property
@@ -319,14 +319,14 @@ class ImageFolder:
 
     def suggestion(self, name: str) -> str:
         """Return "; did you mean X?" for the name of a missing file, "" where none is like it."""
-        base = _key(name.replace("\\", "/").rpartition("/")[2])
+        base = plain_name(name.replace("\\", "/").rpartition("/")[2])
         same = self._by_base.get(base) or self._by_base.get(posixpath.splitext(base)[0])
         if same:  # in another folder, or with another suffix
             return f"; did you mean {same[0]}?"
         names = self._sorted_names
-        at = bisect_left(names, _key(name))
+        at = bisect_left(names, plain_name(name))
         near = names[max(0, at - _NEIGHBORS) : at + _NEIGHBORS]
-        hint = did_you_mean(_key(name)[:200], near)
+        hint = did_you_mean(plain_name(name)[:200], near)
         return f"; {hint}" if hint else ""
 
     @cached_property
@@ -338,7 +338,7 @@ class ImageFolder:
         """The names by the last part, those of images also without suffix."""
         index: dict[str, list[str]] = defaultdict(list)
         for name in self._sorted_names:
-            base = _key(posixpath.basename(name))
+            base = plain_name(posixpath.basename(name))
             stem, suffix = posixpath.splitext(base)
             for key in (base, stem) if suffix in READABLE_SUFFIXES else (base,):
                 index[key].append(name)
@@ -377,7 +377,7 @@ class ImageFolder:
         """Yield the plain name, and what is left of it behind the folder's own name."""
         text = _DRIVE.sub("", name.strip().replace("\\", "/"), count=1)
         is_absolute = text.startswith("/")
-        key = posixpath.normpath(_key(text)).lstrip("/")
+        key = posixpath.normpath(plain_name(text)).lstrip("/")
         yield key
         parts = key.split("/")
         for number in range(len(parts) - 1, 0, -1):
@@ -407,7 +407,7 @@ def is_end_of(name: str, path: Path) -> bool:
     return parts == Path(os.path.abspath(path)).parts[-len(parts) :]
 
 
-def _key(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name without what differs between machines: case, Unicode form, %20, blanks."""
     if "%" in name:
         name = unquote(name)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ...errors import UserError
+from ..patterns import check_patient
 from ..record import LoadedSplit
 from ..report import DataReport, Faults, shortened
 from .files import ImageFolder, walk_folder
@@ -32,9 +33,9 @@ SPLITS = {
 DARKNET_SUFFIX = ".data"
 IGNORED = "keys of the description not used (nothing is downloaded or run)"
 LISTS = (".txt",)
-_USED = {*SPLITS, "path", "names", "nc", "kpt_shape"}
+_USED = {*SPLITS, "path", "names", "nc", "kpt_shape", "patient"}
 # Names of descriptions that say nothing; the folder's name then is the dataset's.
-_GENERIC = {"data", "dataset", "obj"}
+GENERIC_NAMES = {"data", "dataset", "obj"}
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.-]+")
 _MOST_KEYPOINTS = 1000
 _MAX_NAMES_BYTES = 1_000_000  # of obj.names
@@ -52,6 +53,8 @@ class YoloDescription:
         splits: the folders and lists of each split.
         keypoints: how many numbers of keypoints follow each box in a label file.
         ignored: keys of the file that are not used.
+        patient: a pattern that finds whose image it is in the image's path below `root`. A key of
+            ours; Ultralytics ignores it.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class YoloDescription:
     splits: dict[str, tuple[Path, ...]]
     keypoints: int = 0
     ignored: tuple[str, ...] = ()
+    patient: str | None = None
 
 
 def is_ultralytics(content: object) -> bool:
@@ -100,6 +104,7 @@ def parse_ultralytics(path: Path, content: Mapping[str, object]) -> YoloDescript
         splits=splits,
         keypoints=_keypoints(path, content.get("kpt_shape")),
         ignored=(*missing, *sorted(str(key)[:50] for key in content.keys() - _USED)),
+        patient=check_patient(path, content.get("patient")),
     )
 
 
@@ -291,7 +296,7 @@ def _existing(root: Path, text: str) -> Path | None:
 
 
 def _name(path: Path) -> str:
-    stem = path.stem if path.stem.lower() not in _GENERIC else path.absolute().parent.name
+    stem = path.stem if path.stem.lower() not in GENERIC_NAMES else path.absolute().parent.name
     return _FOREIGN.sub("_", stem).strip("_.") or "custom"
 
 

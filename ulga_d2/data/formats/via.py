@@ -91,21 +91,28 @@ def via_class_names(json_file: Path, class_attribute: str | None = None) -> tupl
 
 def _images(path: Path, faults: Faults) -> dict[str, list[_Region]]:
     """Return the regions by name of the image."""
-    content = read_json(path)
-    if isinstance(content, dict) and isinstance(content.get(_PROJECT_KEY), dict):
-        content = content[_PROJECT_KEY]
-    if not isinstance(content, dict) or not all(map(_is_image, content.values())):
+    entries = via_entries(read_json(path))
+    if entries is None:
         raise UserError(
             f"{path}: no annotations of VIA 1 or 2, which would be one entry an image with "
             "`filename` and `regions`; export them as JSON"
         )
     images: dict[str, list[_Region]] = {}
-    for entry in content.values():
+    for entry in entries:
         name = entry["filename"]
         if name in images:
             faults.add(f"{path}, {name}", "stands twice; merge its two entries")
         images[name] = list(_regions(entry["regions"], f"{path}, {name}", faults))
     return images
+
+
+def via_entries(content: object) -> list[dict] | None:
+    """Return the entries of the images of VIA 1 or 2, or None for any other JSON."""
+    if isinstance(content, dict) and isinstance(content.get(_PROJECT_KEY), dict):
+        content = content[_PROJECT_KEY]
+    if not isinstance(content, dict) or not all(map(_is_image, content.values())):
+        return None
+    return list(content.values())
 
 
 def _is_image(entry: object) -> bool:

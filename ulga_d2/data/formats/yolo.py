@@ -157,14 +157,14 @@ def note_orphans(
     """
     # Annotation tools leave their list of classes beside the labels.
     orphans = [path for path in orphans if path.name != "classes.txt"]
-    lost = {str(path) for path in orphans if _holds_labels(path)}
+    lost = {str(path) for path in orphans if holds_labels(path)}
     what = f"label files without image in {image_dir}"
     check_missing(sorted(lost), number_of_images + len(lost), what)
     for path in map(str, orphans):
         report.note(LOST_LABELS if path in lost else OTHER_TEXTS, path)
 
 
-def _holds_labels(path: Path) -> bool:
+def holds_labels(path: Path) -> bool:
     """Tell a label file, which may be empty, from a list of classes or images and from notes."""
     try:
         text = read_text(str(path), MAX_BYTES)
