@@ -61,6 +61,10 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # weights).
     ulga.FUSE.ZERO_INIT = False
 
+    # Factors of the focal loss of anchors on objects, one a class in the order of the class names;
+    # background keeps 1. [] = 1 for all (ours).
+    cfg.MODEL.RETINANET.CLASS_WEIGHTS = []
+
 
 def _add_vit_keys(cfg: CfgNode) -> None:
     vit = cfg.MODEL.ULGA.VIT = _node()
@@ -157,6 +161,10 @@ def _add_loader_keys(cfg: CfgNode) -> None:
     # With workers: seconds after which a batch that does not come ends the run. Network storage may
     # be slow; nothing is lost by waiting longer.
     cfg.DATALOADER.TIMEOUT = 600
+    # Training images without a box that an epoch draws, as a multiple of the images with boxes in
+    # it (with RepeatFactorTrainingSampler, their repeats included); at most all of them, once.
+    # None = every one, once.
+    cfg.DATALOADER.NEGATIVE_RATIO = None
 
 
 def _add_input_keys(cfg: CfgNode) -> None:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 def build_seeded_model(cfg: CfgNode) -> nn.Module:
     """Build the detector on its device; its initial weights are a function of SEED.
 
-    With INPUT.TILE, RetinaNet is built as its subclass that ignores boxes cut by a tile. The name
-    in the config and the names of the weights stay RetinaNet's, so that detectron2 reads both.
+    With INPUT.TILE or class weights, RetinaNet is built as its subclass that ignores boxes cut by a
+    tile and weights its classes. The name in the config and the names of the weights stay
+    RetinaNet's, so that detectron2 reads both.
     """
     torch.manual_seed(cfg.SEED)
     name = cfg.MODEL.META_ARCHITECTURE
-    if cfg.INPUT.TILE.SIDE and name == "RetinaNet":
+    if name == "RetinaNet" and (cfg.INPUT.TILE.SIDE or cfg.MODEL.RETINANET.CLASS_WEIGHTS):
         name = "IgnoringRetinaNet"
     model = META_ARCH_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
     if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
