@@ -236,7 +236,7 @@ def test_keys_that_contradict_are_refused_before_data_are_read(tmp_path, changes
 
 def test_a_wrong_number_of_class_weights_names_the_classes(sample_data, tmp_path):
     args = tiny_args(tmp_path, MODEL__RETINANET__CLASS_WEIGHTS="[1, 2]")
-    with pytest.raises(UserError, match=r"2 numbers, and the data have 3 classes.*\['"):
+    with pytest.raises(UserError, match=r"2 numbers, and there are 3 classes.*\['"):
         setup(args)
 
 

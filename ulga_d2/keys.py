@@ -226,6 +226,17 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # What finds a lesion in the FROC figures: "iou" = IoU 0.5, "centre" = a detection's centre in
     # the lesion's box.
     cfg.TEST.FROC_HIT = "iou"
+    nms = cfg.TEST.NMS = _node()
+    # RetinaNet: "hard" drops a box that overlaps a better one by more than NMS_THRESH_TEST.
+    # Soft-NMS lowers its score instead: "linear" by the factor 1 - IoU above NMS_THRESH_TEST,
+    # "gaussian" by the factor exp(-IoU^2 / SIGMA).
+    nms.METHOD = "hard"
+    nms.SIGMA = 0.5
+    # RetinaNet: boxes of different classes suppress each other, too.
+    nms.CLASS_AGNOSTIC = False
+    # Lowest score of each class, in the order of the class names, beside SCORE_THRESH_TEST; [] =
+    # none.
+    cfg.TEST.CLASS_SCORE_THRESH = []
     # Stop after so many evaluations in a row without a new best; 0 = never.
     cfg.TEST.PATIENCE = 0
 

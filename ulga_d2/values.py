@@ -19,6 +19,7 @@ Valid = tuple[tuple[str, Callable[[Any], bool], str], ...]
 
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 WARMUPS = ("linear", "constant")
+NMS_METHODS = ("hard", "linear", "gaussian")
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 FLIPS = ("none", "horizontal", "vertical")
 
@@ -141,6 +142,13 @@ OF_THE_RUN: Valid = (
     ),
     ("TEST.EVAL_PERIOD", lambda v: v >= 0, "give iterations, or 0 for the end alone"),
     ("TEST.PATIENCE", lambda v: v >= 0, "give a number of evaluations, or 0 for no early stop"),
+    ("TEST.NMS.METHOD", lambda v: v in NMS_METHODS, f"give {' or '.join(NMS_METHODS)}"),
+    ("TEST.NMS.SIGMA", lambda v: 0 < v <= 100, "give more than 0, at most 100, such as 0.5"),
+    (
+        "TEST.CLASS_SCORE_THRESH",
+        lambda v: all(type(part) in (int, float) and 0 <= part <= 1 for part in v),
+        "give numbers from 0 to 1, one a class, or [] for none",
+    ),
     ("TEST.FROC_HIT", lambda v: v in ("iou", "centre"), "give iou or centre"),
     (
         "TEST.AUG.MIN_SIZES",

@@ -11,6 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 
 from ..config import leaf_keys, value_of
 from ..errors import UserError
+from ..inference.nms import build_suppression
 from ..inference.preprocess import check_preprocessing
 from ..values import check_values
 
@@ -52,6 +53,7 @@ def check_config(cfg: CfgNode) -> None:
     """
     check_values(cfg)
     check_preprocessing(cfg)
+    build_suppression(cfg)  # refuses what does not fit
     if not 0 <= cfg.SOLVER.BASE_LR_END <= cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "

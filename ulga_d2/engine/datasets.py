@@ -24,6 +24,7 @@ from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
 from ..data.used_range import check_window, choose_intensity, measure_used_range
 from ..errors import UserError, did_you_mean
+from ..inference.model import check_per_class
 from ..inference.preprocess import AUTO, build_intensity, write_intensity
 from .repeats import Repeats, build_repeats
 
@@ -101,23 +102,15 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
         )
     test = {name: loaded[name] for name in cfg.DATASETS.TEST}
     names_of_classes = next(iter(classes.values()))
+    check_per_class(cfg, "TEST.CLASS_SCORE_THRESH", names_of_classes)
     tiles = repeats = None
     if with_training:
-        _check_class_weights(cfg, names_of_classes)
+        check_per_class(cfg, "MODEL.RETINANET.CLASS_WEIGHTS", names_of_classes)
         if cfg.INPUT.TILE.SIDE:
             tiles = _cut(cfg, train)
         else:
             repeats = build_repeats(cfg, train, names_of_classes)
     return RunData(train, test, names_of_classes, next(iter(ids.values())), tiles, repeats)
-
-
-def _check_class_weights(cfg: CfgNode, class_names: tuple[str, ...]) -> None:
-    weights = cfg.MODEL.RETINANET.CLASS_WEIGHTS
-    if weights and len(weights) != len(class_names):
-        raise UserError(
-            f"MODEL.RETINANET.CLASS_WEIGHTS has {len(weights)} numbers, and the data have "
-            f"{len(class_names)} classes; give one each, in this order: {list(class_names)}"
-        )
 
 
 def _without_groups(records: list[dict], names: list[str]) -> list[dict]:
