@@ -8,7 +8,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,13 @@ _TYPE_MISMATCH = re.compile(
     r"Type mismatch \(<class '([\w.]+)'> vs\. <class '([\w.]+)'>\) "
     r"with values \((.*) vs\. (.*)\) for config key: (\S+)",
     re.DOTALL,
+)
+
+# With a dot, or one of the few keys without; anywhere but at the end of a command line only keys
+# of a known node, since file names may look like others.
+_ANY_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|CUDNN_BENCHMARK|VERSION")
+_KNOWN_KEY = re.compile(
+    r"(MODEL|INPUT|DATASETS|DATALOADER|SOLVER|TEST)(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR"
 )
 
 # Settings that name files or folders of the machine.
@@ -348,3 +355,31 @@ def resolve_classes(
     for node in (cfg.MODEL.RETINANET, cfg.MODEL.ROI_HEADS):
         node.NUM_CLASSES = len(class_names)
     logger.info("%d classes: %s", len(class_names), ", ".join(class_names))
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Take the settings out of a command line: KEY VALUE anywhere, or `--set KEY VALUE`.
+
+    Args:
+        words: of the command line; nothing behind "--" is looked at.
+
+    Returns:
+        the other words, and the settings as KEY VALUE words, both in their order.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    last = end  # the first word of the pairs that end the line
+    while last >= 2 and _ANY_KEY.fullmatch(words[last - 2]):
+        last -= 2
+    others: list[str] = []
+    settings: list[str] = []
+    at = 0
+    while at < end:
+        start = at + (words[at] == "--set")
+        is_key = start > at or _KNOWN_KEY.fullmatch(words[at]) or at >= last
+        if is_key and start + 2 <= end:
+            settings += words[start : start + 2]
+            at = start + 2
+        else:
+            others.append(words[at])
+            at += 1
+    return [*others, *words[end:]], settings

@@ -61,6 +61,10 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # weights).
     ulga.FUSE.ZERO_INIT = False
 
+    # Factors of the focal loss of anchors on objects, one a class in the order of the class names;
+    # background keeps 1. [] = 1 for all (ours).
+    cfg.MODEL.RETINANET.CLASS_WEIGHTS = []
+
 
 def _add_vit_keys(cfg: CfgNode) -> None:
     vit = cfg.MODEL.ULGA.VIT = _node()
@@ -158,6 +162,10 @@ def _add_loader_keys(cfg: CfgNode) -> None:
     # With workers: seconds after which a batch that does not come ends the run. Network storage may
     # be slow; nothing is lost by waiting longer.
     cfg.DATALOADER.TIMEOUT = 600
+    # Training images without a box that an epoch draws, as a multiple of the images with boxes in
+    # it (with RepeatFactorTrainingSampler, their repeats included); at most all of them, once.
+    # None = every one, once.
+    cfg.DATALOADER.NEGATIVE_RATIO = None
 
 
 def _add_input_keys(cfg: CfgNode) -> None:
@@ -219,6 +227,17 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # What finds a lesion in the FROC figures: "iou" = IoU 0.5, "centre" = a detection's centre in
     # the lesion's box.
     cfg.TEST.FROC_HIT = "iou"
+    nms = cfg.TEST.NMS = _node()
+    # RetinaNet: "hard" drops a box that overlaps a better one by more than NMS_THRESH_TEST.
+    # Soft-NMS lowers its score instead: "linear" by the factor 1 - IoU above NMS_THRESH_TEST,
+    # "gaussian" by the factor exp(-IoU^2 / SIGMA).
+    nms.METHOD = "hard"
+    nms.SIGMA = 0.5
+    # RetinaNet: boxes of different classes suppress each other, too.
+    nms.CLASS_AGNOSTIC = False
+    # Lowest score of each class, in the order of the class names, beside SCORE_THRESH_TEST; [] =
+    # none.
+    cfg.TEST.CLASS_SCORE_THRESH = []
     # Stop after so many evaluations in a row without a new best; 0 = never.
     cfg.TEST.PATIENCE = 0
 

@@ -19,6 +19,8 @@ Valid = tuple[tuple[str, Callable[[Any], bool], str], ...]
 
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 WARMUPS = ("linear", "constant")
+NMS_METHODS = ("hard", "linear", "gaussian")
+SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 FLIPS = ("none", "horizontal", "vertical")
 
 MOST_PIXELS = 16384  # of a side of the network's input
@@ -55,6 +57,21 @@ OF_THE_RUN: Valid = (
     ("OUTPUT_DIR", lambda v: v.strip(), "give the folder of the run"),
     ("DATASETS.FOLD", lambda v: v >= 0, "folds count from 0"),
     ("DATALOADER.NUM_WORKERS", lambda v: 0 <= v <= 1024, "give 0 or more, at most 1024"),
+    (
+        "DATALOADER.SAMPLER_TRAIN",
+        lambda v: v in SAMPLERS,
+        f"give {' or '.join(SAMPLERS)}",
+    ),
+    (
+        "DATALOADER.REPEAT_THRESHOLD",
+        lambda v: 0 <= v <= 1,
+        "give the share of images below which a class counts as rare, 0 to 1",
+    ),
+    (
+        "DATALOADER.NEGATIVE_RATIO",
+        lambda v: v is None or (type(v) in (int, float) and 0 <= v <= 1e6),
+        "give the images without boxes per image with boxes, 0 to 1000000, or None for all",
+    ),
     ("DATALOADER.TIMEOUT", lambda v: 1 <= v <= 10**6, "give 1 to 1,000,000 seconds"),
     (
         "INPUT.SQUARE_SIZE",
@@ -125,6 +142,13 @@ OF_THE_RUN: Valid = (
     ),
     ("TEST.EVAL_PERIOD", lambda v: v >= 0, "give iterations, or 0 for the end alone"),
     ("TEST.PATIENCE", lambda v: v >= 0, "give a number of evaluations, or 0 for no early stop"),
+    ("TEST.NMS.METHOD", lambda v: v in NMS_METHODS, f"give {' or '.join(NMS_METHODS)}"),
+    ("TEST.NMS.SIGMA", lambda v: 0 < v <= 100, "give more than 0, at most 100, such as 0.5"),
+    (
+        "TEST.CLASS_SCORE_THRESH",
+        lambda v: all(type(part) in (int, float) and 0 <= part <= 1 for part in v),
+        "give numbers from 0 to 1, one a class, or [] for none",
+    ),
     ("TEST.FROC_HIT", lambda v: v in ("iou", "centre"), "give iou or centre"),
     (
         "TEST.AUG.MIN_SIZES",
@@ -194,6 +218,11 @@ OF_THE_MODEL: Valid = (
     ),
     ("MODEL.RETINANET.PRIOR_PROB", lambda v: 0 < v < 1, "give a share between 0 and 1"),
     ("MODEL.RETINANET.FOCAL_LOSS_ALPHA", lambda v: v == -1 or 0 <= v <= 1, "give 0 to 1, or -1"),
+    (
+        "MODEL.RETINANET.CLASS_WEIGHTS",
+        lambda v: all(type(part) in (int, float) and 0 < part <= 1000 for part in v),
+        "give numbers above 0, at most 1000, one a class, or [] for none",
+    ),
     ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", lambda v: v >= 0, "give 0 or more"),
     (
         "MODEL.RETINANET.BBOX_REG_WEIGHTS",

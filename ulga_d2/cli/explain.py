@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..terminal import log_to_stderr, show
-from .settings import add_set_option, words_of
+from .settings import add_set_option, set_trailing, words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEPTHS, NUMBERS = "depths", "explain.json"
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take KEY VALUE before and behind flags, as training does."""
+    return set_trailing(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -24,6 +24,7 @@ FORMATS = ("images", "json", "csv", "yolo", "voc", "coco", "label-studio")
 FLAGS = {
     "--tile-whole": "beside tiles, show the whole image, too",
     "--tta": "test-time augmentation (TEST.AUG keys)",
+    "--class-agnostic": "keep one box of an object, whatever the classes",
     "--half": "compute in bfloat16",
     "--recursive": "take folders in folders, too",
     "--resume": "continue an interrupted prediction",
@@ -85,6 +86,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--score", help="lowest score, or best-f1 for the run's threshold (default: the model's)"
     )
+    parser.add_argument(
+        "--class-scores", metavar="S,S,...",
+        help="lowest score of each class, beside --score, in the order of the model's classes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nms", metavar="METHOD",
+        help="hard, or soft-NMS: linear or gaussian (default: the model's, mostly hard)",
+    )  # fmt: skip
     parser.add_argument("--max-detections", type=int, help="of an image (default: the model's)")
     parser.add_argument("--tile", type=int, help="cut large images into tiles of so many pixels")
     parser.add_argument("--overlap", type=float, help="share that neighboring tiles have in common")
@@ -238,6 +247,9 @@ def _open(args: argparse.Namespace, device: str | None) -> Predictor:
         overlap=args.overlap,
         tile_whole=args.tile_whole or None,
         tta=args.tta or None,
+        nms=args.nms,
+        class_agnostic=args.class_agnostic or None,
+        class_scores=_class_scores(args.class_scores),
         workers=args.workers,
     )
 
@@ -249,6 +261,17 @@ def _score(text: str | None) -> Any:
         return float(text)
     except ValueError:
         raise UserError(f"--score is {text}; give 0 to 1, or best-f1") from None
+
+
+def _class_scores(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--class-scores is {text}; give a number from 0 to 1 a class, such as 0.3,0.5"
+        ) from None
 
 
 def _shard(args: argparse.Namespace) -> tuple[int, int] | None:

@@ -1,24 +1,20 @@
-"""Settings of the config on the command line: KEY VALUE at the end, or `--set KEY VALUE`."""
+"""Settings of the config on the command line: KEY VALUE, or `--set KEY VALUE`."""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 
-# With a dot, or one of the few keys without.
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+|SEED|OUTPUT_DIR|CUDNN_BENCHMARK|VERSION")
+from ..config import split_settings
 
 
 def set_trailing(words: Sequence[str]) -> list[str]:
-    """Turn the KEY VALUE pairs that end a command line into `--set KEY VALUE`."""
-    start = len(words)
-    while start >= 2 and _KEY.fullmatch(words[start - 2]):
-        start -= 2
-        if words[start - 1 : start] == ["--set"]:
-            return list(words)
-    pairs = zip(words[start::2], words[start + 1 :: 2], strict=True)
-    return [*words[:start], *(word for key, value in pairs for word in ("--set", key, value))]
+    """Turn KEY VALUE pairs, which may stand before and behind flags, into `--set KEY VALUE`."""
+    others, settings = split_settings(words)
+    pairs = zip(settings[::2], settings[1::2], strict=True)
+    behind = others.index("--") if "--" in others else len(others)
+    sets = [word for key, value in pairs for word in ("--set", key, value)]
+    return [*others[:behind], *sets, *others[behind:]]
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +26,7 @@ def add_set_option(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar=("KEY", "VALUE"),
         dest="options",
-        help="change a setting of the config, or of every config; KEY VALUE at the end of the "
-        "command do the same",
+        help="change a setting of the config, or of every config; KEY VALUE alone does the same",
     )
 
 

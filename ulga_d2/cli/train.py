@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
-from ..engine.launch import DESCRIPTION, EXAMPLE, add_arguments, launch
+from ..engine.launch import DESCRIPTION, EXAMPLE, add_arguments, launch, settings_last
+
+
+def prepare(words: Sequence[str]) -> list[str]:
+    """Take flags before and behind KEY VALUE."""
+    return settings_last(words)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

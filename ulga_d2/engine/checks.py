@@ -11,6 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_mod
 
 from ..config import leaf_keys, value_of
 from ..errors import UserError
+from ..inference.nms import build_suppression
 from ..inference.preprocess import check_preprocessing
 from ..values import check_values
 
@@ -30,8 +31,6 @@ NO_EFFECT = {
     "INPUT.CROP.ENABLED": OF_THE_STOCK_INPUT,
     "INPUT.CROP.TYPE": OF_THE_STOCK_INPUT,
     "INPUT.CROP.SIZE": OF_THE_STOCK_INPUT,
-    "DATALOADER.SAMPLER_TRAIN": "every epoch shows every image once",
-    "DATALOADER.REPEAT_THRESHOLD": "every epoch shows every image once",
     "SOLVER.MOMENTUM": OF_THE_STOCK_OPTIMIZER,
     "SOLVER.NESTEROV": OF_THE_STOCK_OPTIMIZER,
     "SOLVER.BIAS_LR_FACTOR": OF_THE_STOCK_OPTIMIZER,
@@ -54,6 +53,7 @@ def check_config(cfg: CfgNode) -> None:
     """
     check_values(cfg)
     check_preprocessing(cfg)
+    build_suppression(cfg)  # refuses what does not fit
     if not 0 <= cfg.SOLVER.BASE_LR_END <= cfg.SOLVER.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {cfg.SOLVER.BASE_LR_END}; give 0 or more, and no more than "
@@ -61,6 +61,12 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.MODEL.MASK_ON and cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
         raise UserError("MODEL.MASK_ON is True; RetinaNet has boxes alone: see configs/*_mask_*")
+    if cfg.MODEL.RETINANET.CLASS_WEIGHTS and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
+        raise UserError(
+            "MODEL.RETINANET.CLASS_WEIGHTS weights RetinaNet's focal loss, which "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} does not have; leave it out"
+        )
+    _check_sampler(cfg)
     if cfg.TEST.PATIENCE and not cfg.TEST.EVAL_PERIOD:
         raise UserError("TEST.PATIENCE counts evaluations, so give TEST.EVAL_PERIOD in iterations")
     if "://" in cfg.OUTPUT_DIR:
@@ -77,12 +83,42 @@ def check_config(cfg: CfgNode) -> None:
             raise UserError(f"{key} has no effect here, so leave it out: {instead}")
 
 
+def _check_sampler(cfg: CfgNode) -> None:
+    """Refuse keys of the training's sampling that contradict each other."""
+    loader = cfg.DATALOADER
+    if loader.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        if not loader.REPEAT_THRESHOLD:
+            raise UserError(
+                "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler repeats nothing with "
+                "DATALOADER.REPEAT_THRESHOLD 0; give the share of images below which a class "
+                "counts as rare, such as 0.1"
+            )
+    elif loader.REPEAT_THRESHOLD or not loader.REPEAT_SQRT:
+        raise UserError(
+            "DATALOADER.REPEAT_THRESHOLD and REPEAT_SQRT have no effect with "
+            f"DATALOADER.SAMPLER_TRAIN {loader.SAMPLER_TRAIN}; give RepeatFactorTrainingSampler, "
+            "or leave them out"
+        )
+    if loader.NEGATIVE_RATIO and loader.FILTER_EMPTY_ANNOTATIONS:
+        raise UserError(
+            f"DATALOADER.NEGATIVE_RATIO {loader.NEGATIVE_RATIO:g} asks for images without boxes, "
+            "which DATALOADER.FILTER_EMPTY_ANNOTATIONS True drops; leave one of them out"
+        )
+
+
 def check_training_tiles(cfg: CfgNode) -> None:
     """Refuse to train on tiles what could not ignore the boxes that a tile cuts.
 
     Raises:
-        UserError: the detector is not RetinaNet.
+        UserError: the detector is not RetinaNet, or keys that count images.
     """
+    of_images = cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler"
+    if cfg.INPUT.TILE.SIDE and (of_images or cfg.DATALOADER.NEGATIVE_RATIO is not None):
+        raise UserError(
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler and DATALOADER.NEGATIVE_RATIO "
+            "count whole images, and INPUT.TILE.SIDE trains on tiles; leave them out, and choose "
+            "the number of tiles without a target by INPUT.TILE.EMPTY_SHARE"
+        )
     if cfg.INPUT.TILE.SIDE and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
         raise UserError(
             f"INPUT.TILE.SIDE is {cfg.INPUT.TILE.SIDE}, but MODEL.META_ARCHITECTURE "

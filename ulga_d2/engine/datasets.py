@@ -25,7 +25,9 @@ from ..data.root import data_root
 from ..data.tiles import TrainingTiles, cut_into_tiles
 from ..data.used_range import check_window, choose_intensity, measure_used_range
 from ..errors import UserError, did_you_mean
+from ..inference.model import check_per_class
 from ..inference.preprocess import AUTO, build_intensity, write_intensity
+from .repeats import Repeats, build_repeats
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -43,6 +45,7 @@ class RunData:
         class_names: of all of them, by `category_id`.
         category_ids: the datasets' own category ids, in the same order.
         tiles: the training's tiles, with INPUT.TILE; else None.
+        repeats: how often an epoch shows each training image; None for once.
     """
 
     train: list[dict]
@@ -50,11 +53,14 @@ class RunData:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     tiles: TrainingTiles | None = None
+    repeats: Repeats | None = None
 
     @property
     def epoch_length(self) -> int:
-        """Number of training images, or of tiles, in an epoch."""
-        return self.tiles.epoch_length if self.tiles else len(self.train)
+        """Number of training images, or of tiles, in an epoch; rounded where it varies by one."""
+        if self.tiles:
+            return self.tiles.epoch_length
+        return self.repeats.epoch_length if self.repeats else len(self.train)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells whether a resumed run trains on the same records."""
@@ -99,8 +105,16 @@ def load_run_data(cfg: CfgNode, *, with_training: bool) -> RunData:
             "is nothing to learn; check the label files"
         )
     test = {name: loaded[name] for name in cfg.DATASETS.TEST}
-    tiles = _cut(cfg, train) if with_training and cfg.INPUT.TILE.SIDE else None
-    return RunData(train, test, next(iter(classes.values())), next(iter(ids.values())), tiles)
+    names_of_classes = next(iter(classes.values()))
+    check_per_class(cfg, "TEST.CLASS_SCORE_THRESH", names_of_classes)
+    tiles = repeats = None
+    if with_training:
+        check_per_class(cfg, "MODEL.RETINANET.CLASS_WEIGHTS", names_of_classes)
+        if cfg.INPUT.TILE.SIDE:
+            tiles = _cut(cfg, train)
+        else:
+            repeats = build_repeats(cfg, train, names_of_classes)
+    return RunData(train, test, names_of_classes, next(iter(ids.values())), tiles, repeats)
 
 
 def _without_groups(records: list[dict], names: list[str]) -> list[dict]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config import split_settings
 from ..errors import UserError
 from ..terminal import show, table
 
@@ -61,8 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tcp://HOST:PORT of machine 0; auto finds a free port on one machine",
     )
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides"
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="config overrides, before or behind the flags; --set KEY VALUE does the same",
     )
+
+
+def settings_last(words: Sequence[str]) -> list[str]:
+    """Return the command line with its settings at the end, where `add_arguments` takes them."""
+    others, settings = split_settings(words)
+    return [*others, *settings]
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -71,7 +81,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         description=DESCRIPTION, epilog=f"example: python train_net.py {EXAMPLE}"
     )
     add_arguments(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(settings_last(sys.argv[1:] if argv is None else argv))
     try:
         return launch(args)
     except UserError as error:

@@ -56,7 +56,7 @@ def build_train_loader(cfg: CfgNode, data: RunData, start_iter: int) -> Iterator
     if data.tiles:
         dataset = TilePositionDataset(data.tiles, mapper, cfg.SEED)
     else:
-        dataset = PositionDataset(data.train, mapper, cfg.SEED)
+        dataset = PositionDataset(data.train, mapper, cfg.SEED, data.repeats)
     side = cfg.INPUT.SQUARE_SIZE
     masks = 0
     if cfg.MODEL.MASK_ON:

@@ -18,8 +18,9 @@ from torch.utils.data import Dataset, Sampler
 
 from ..data.tiles import TrainingTiles
 from ..errors import UserError
+from .repeats import Repeats, epoch_images
 
-# 2 is the stream of the steps.
+# 2 is the stream of the steps, 4 and 5 are those of repeats.py.
 _ORDER_STREAM, _AUGMENTATION_STREAM, _EMPTY_TILES_STREAM = 0, 1, 3
 
 
@@ -49,12 +50,26 @@ def numpy_seeded(*key: int) -> Iterator[None]:
 
 
 class PositionDataset(Dataset):
-    """The images of a run, addressed by position."""
+    """The images of a run, addressed by position.
 
-    def __init__(self, records: list[dict], mapper: Callable[[dict], Any], seed: int) -> None:
+    Args:
+        records: of the images.
+        mapper: makes a training example of a record.
+        seed: of the run.
+        repeats: how often an epoch shows each image; None for once.
+    """
+
+    def __init__(
+        self,
+        records: list[dict],
+        mapper: Callable[[dict], Any],
+        seed: int,
+        repeats: Repeats | None = None,
+    ) -> None:
         self.records = records
         self.mapper = mapper
         self.seed = seed
+        self.repeats = repeats
 
     def __getitem__(self, position: int) -> Any:
         with numpy_seeded(self.seed, _AUGMENTATION_STREAM, position):
@@ -62,8 +77,12 @@ class PositionDataset(Dataset):
 
     def record_at(self, position: int) -> dict:
         """Return the record at a position; it depends on (seed, position) alone."""
-        epoch, offset = divmod(position, len(self.records))
-        return self.records[epoch_order(self.seed, epoch, len(self.records))[offset]]
+        if self.repeats is None:
+            epoch, offset = divmod(position, len(self.records))
+            return self.records[epoch_order(self.seed, epoch, len(self.records))[offset]]
+        epoch, offset = self.repeats.find(self.seed, position)
+        images = epoch_images(self.repeats, self.seed, epoch)
+        return self.records[images[epoch_order(self.seed, epoch, len(images))[offset]]]
 
 
 class TilePositionDataset(PositionDataset):

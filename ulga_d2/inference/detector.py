@@ -14,6 +14,7 @@ from torch import nn
 from ..evaluation.mask_precision import encode_mask
 from .finite import run_counted, watch_heads
 from .merge import merge_augmented, merge_tiles
+from .nms import Suppression, disable_model_nms
 from .views import RawDetections, Region, View
 
 Size = tuple[int, int]  # (height, width) in pixels
@@ -33,6 +34,8 @@ class Detector(nn.Module):
         max_detections: of an image; None for no limit but the model's own on each view.
         score_threshold: lowest score of what views were merged to.
         half_precision: compute in bfloat16 where the device has it.
+        suppression: NMS of each view in place of the model's own; None keeps that.
+        class_thresholds: lowest score of each class, beside the other thresholds; empty for none.
     """
 
     def __init__(
@@ -44,9 +47,15 @@ class Detector(nn.Module):
         max_detections: int | None,
         score_threshold: float = 0.0,
         half_precision: bool = False,
+        suppression: Suppression | None = None,
+        class_thresholds: Sequence[float] = (),
     ) -> None:
         super().__init__()
         watch_heads(model)
+        if suppression is not None:
+            disable_model_nms(model)
+        self.suppression = suppression
+        self.class_thresholds = torch.tensor(class_thresholds)
         self.model = model
         self.batch_size = batch_size
         self.nms_threshold = nms_threshold
@@ -77,11 +86,23 @@ class Detector(nn.Module):
             if not_finite:
                 results.append({"instances": _nothing(size), "not_finite": not_finite})
                 continue
-            own = [(view, found) for view, (found, _) in zip(item["views"], counted, strict=True)]
+            own = [
+                (view, self._suppressed(found))
+                for view, (found, _) in zip(item["views"], counted, strict=True)
+            ]
             is_plain = len(own) == 1 and not own[0][0].flipped
             instances = own[0][1] if is_plain else self._merged(own, size)
-            results.append({"instances": instances})
+            results.append({"instances": self._above_class_thresholds(instances)})
         return results
+
+    def _suppressed(self, found: Instances) -> Instances:
+        return self.suppression(found, self.score_threshold) if self.suppression else found
+
+    def _above_class_thresholds(self, found: Instances) -> Instances:
+        if not len(self.class_thresholds):
+            return found
+        thresholds = self.class_thresholds.to(found.scores)
+        return found[found.scores >= thresholds[found.pred_classes]]
 
     def _run(self, views: Sequence[View]) -> Iterator[tuple[Instances, int]]:
         """Yield what the network finds on each view, in pixels of the view's region.
@@ -117,7 +138,8 @@ class Detector(nn.Module):
             merged = found[0][1]
         else:
             merged = merge_tiles(found, whole, size, **limits)
-        return _to_instances(merged.take(merged.scores >= self.score_threshold), size)
+        instances = _to_instances(merged.take(merged.scores >= self.score_threshold), size)
+        return self.suppression.across_classes(instances) if self.suppression else instances
 
 
 def _nothing(size: Size) -> Instances:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from .. import get_cfg
 from ..config import value_of
+from ..errors import UserError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -17,12 +20,13 @@ if TYPE_CHECKING:
 def build_seeded_model(cfg: CfgNode) -> nn.Module:
     """Build the detector on its device; its initial weights are a function of SEED.
 
-    With INPUT.TILE, RetinaNet is built as its subclass that ignores boxes cut by a tile. The name
-    in the config and the names of the weights stay RetinaNet's, so that detectron2 reads both.
+    With INPUT.TILE or class weights, RetinaNet is built as its subclass that ignores boxes cut by a
+    tile and weights its classes. The name in the config and the names of the weights stay
+    RetinaNet's, so that detectron2 reads both.
     """
     torch.manual_seed(cfg.SEED)
     name = cfg.MODEL.META_ARCHITECTURE
-    if cfg.INPUT.TILE.SIDE and name == "RetinaNet":
+    if name == "RetinaNet" and (cfg.INPUT.TILE.SIDE or cfg.MODEL.RETINANET.CLASS_WEIGHTS):
         name = "IgnoringRetinaNet"
     model = META_ARCH_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
     if cfg.SOLVER.AMP.ENABLED and hasattr(model, "head"):
@@ -47,7 +51,25 @@ def box_settings(cfg: CfgNode) -> dict[str, Any]:
     keys += ["MODEL.RETINANET.TOPK_CANDIDATES_TEST"] * (head == "RETINANET")
     keys += ["INPUT.TILE.SIDE", "INPUT.TILE.OVERLAP", "INPUT.TILE.WHOLE_IMAGE"]
     keys += ["TEST.AUG.ENABLED", "TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP"]
+    # Result files of earlier versions have none of these.
+    stock = get_cfg()
+    of_nms = [*(f"TEST.NMS.{name}" for name in stock.TEST.NMS), "TEST.CLASS_SCORE_THRESH"]
+    keys += [key for key in of_nms if value_of(cfg, key) != value_of(stock, key)]
     return {key: value_of(cfg, key) for key in keys}
+
+
+def check_per_class(cfg: CfgNode, key: str, class_names: Sequence[str]) -> None:
+    """Refuse a list of one number a class that has another length; an empty one is none.
+
+    Raises:
+        UserError: naming the key and the classes in their order.
+    """
+    numbers = value_of(cfg, key)
+    if numbers and len(numbers) != len(class_names):
+        raise UserError(
+            f"{key} has {len(numbers)} numbers, and there are {len(class_names)} classes; give one "
+            f"each, in this order: {list(class_names)}"
+        )
 
 
 def _to_float32(value: Any) -> Any:

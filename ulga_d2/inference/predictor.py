@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +22,8 @@ from .detector import Detector, to_raw
 from .finite import ADVICE, NOT_FINITE
 from .inputs import INPUTS, ImageInput, check_value_range, is_one_image, open_input
 from .load import load_model
-from .model import scoring_head
+from .model import check_per_class, scoring_head
+from .nms import build_suppression
 from .preprocess import build_preprocessing
 from .views import View
 
@@ -47,6 +48,9 @@ class Options:
         overlap: of neighboring tiles, as a share of their side; None for the model's own.
         tile_whole: beside tiles, show the whole image, too; None for the model's own.
         tta: test-time augmentation with the TEST.AUG keys; None for the model's own.
+        nms: "hard", "linear" or "gaussian" (the last two are soft-NMS); None for the model's own.
+        class_agnostic: boxes of different classes suppress each other; None for the model's own.
+        class_scores: lowest score of each class, beside `score`; None for the model's own.
         workers: threads that read images ahead.
         overrides: config keys and values that change the detector, such as
             {"TEST.AUG.MIN_SIZES": (400, 512)}.
@@ -61,6 +65,9 @@ class Options:
     overlap: float | None = None
     tile_whole: bool | None = None
     tta: bool | None = None
+    nms: str | None = None
+    class_agnostic: bool | None = None
+    class_scores: Sequence[float] | None = None
     workers: int = WORKERS
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +108,9 @@ class Options:
             "INPUT.TILE.SIDE": self.tile,
             "INPUT.TILE.OVERLAP": self.overlap,
             "INPUT.TILE.WHOLE_IMAGE": self.tile_whole,
+            "TEST.NMS.METHOD": self.nms,
+            "TEST.NMS.CLASS_AGNOSTIC": self.class_agnostic,
+            "TEST.CLASS_SCORE_THRESH": None if self.class_scores is None else [*self.class_scores],
         }
         chosen = {key: value for key, value in keys.items() if value is not None}
         return {**self.overrides, **chosen}
@@ -343,6 +353,7 @@ def build_detector(
         is_limited: TEST.DETECTIONS_PER_IMAGE holds for a whole image; else for each of its tiles.
     """
     head = cfg.MODEL[scoring_head(cfg)]
+    check_per_class(cfg, "TEST.CLASS_SCORE_THRESH", cfg.DATASETS.CLASS_NAMES)
     return Detector(
         model,
         batch_size=batch_size,
@@ -350,6 +361,8 @@ def build_detector(
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE if is_limited else None,
         score_threshold=head.SCORE_THRESH_TEST,
         half_precision=half_precision,
+        suppression=build_suppression(cfg),
+        class_thresholds=cfg.TEST.CLASS_SCORE_THRESH,
     )
 
 
